@@ -1,0 +1,84 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+// Whatever is in a file, there is either a configuration or a list of problems,
+// and each problem has a place inside that file. A configuration can be shown,
+// and what is shown loads again.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(smallest))
+	f.Add([]byte(full))
+	if installed, err := os.ReadFile(installedFile); err == nil {
+		f.Add(installed)
+		f.Add(uncommented(installed))
+	}
+	cases, err := filepath.Glob("testdata/problems/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range cases {
+		archive, err := txtar.ParseFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, part := range archive.Files {
+			f.Add(part.Data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := parse([]source{{"/etc/mtls-proxy/config.toml", data}}, Options{}, nil, true)
+		if (cfg == nil) == (err == nil) {
+			t.Fatalf("parse = %v, %v; want exactly one", cfg, err)
+		}
+		if err != nil {
+			var problems Problems
+			if !errors.As(err, &problems) || len(problems) == 0 {
+				t.Fatalf("the error is %#v; want Problems", err)
+			}
+			for _, p := range problems {
+				inside(t, p, data)
+			}
+			return
+		}
+		for _, p := range cfg.Warnings {
+			if !p.Origin.IsDefault() {
+				inside(t, p, data)
+			}
+		}
+		var shown bytes.Buffer
+		if err := errors.Join(cfg.WriteText(&shown), cfg.WriteJSON(&shown)); err != nil {
+			t.Fatalf("show: %v", err)
+		}
+		shown.Reset()
+		if err := cfg.WriteTOML(&shown); err != nil {
+			t.Fatal(err)
+		}
+		if len(cfg.Admin.Users) > 0 {
+			return // without its users an admin surface beyond loopback is refused
+		}
+		if _, err := parse([]source{{"/etc/mtls-proxy/config.toml", shown.Bytes()}}, Options{}, nil, true); err != nil {
+			t.Fatalf("what was shown does not load: %v\n%s", err, shown.String())
+		}
+	})
+}
+
+// inside fails unless p has its place in data; the end is a place too.
+func inside(t *testing.T, p Problem, data []byte) {
+	t.Helper()
+	lines := bytes.Split(data, []byte("\n"))
+	at := p.Origin
+	if at.File == "" || at.Line < 1 || at.Line > len(lines) || at.Column < 1 || at.Column > len(lines[at.Line-1])+1 {
+		t.Fatalf("%v is outside of a file with %d lines: %v", at, len(lines), p)
+	}
+	if p.Fact == "" {
+		t.Fatalf("a problem at %v says nothing", at)
+	}
+}

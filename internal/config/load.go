@@ -1,0 +1,308 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Options are what Load needs besides the path; the zero value is a plain run.
+type Options struct {
+	// Overrides come from flags and win over the files.
+	Overrides []Override
+	// CredentialsDirectory replaces $CREDENTIALS_DIRECTORY.
+	CredentialsDirectory string
+}
+
+// Override is the value of one key, given on the command line. Lists take all
+// Values, other keys exactly one, written as in the file without quotes. A "*"
+// in Key stands for the only table of its kind, or for the one that has a
+// default name ("default"; listeners: "http").
+//
+//	Override{Flag: "--url", Key: "upstream.*.url", Values: []string{u}}
+//	Override{Flag: "--cert", Key: "identity.*.certificate", Values: []string{path}}
+//	Override{Flag: "--key", Key: "identity.*.key", Values: []string{path}}
+//	Override{Flag: "--ca", Key: "trust.*.ca", Values: paths}
+//	Override{Flag: "--listen", Key: "listener.*.address", Values: addresses}
+//
+// Relative paths start from the working directory. When an override gives the
+// upstream's URL and there is no trust table at all, the system roots count.
+type Override struct {
+	Flag   string
+	Key    string
+	Values []string
+}
+
+// source is the content of one file.
+type source struct {
+	file string // as the operator would name it
+	data []byte
+}
+
+// dropInFolder stands beside the main file.
+const dropInFolder = "conf.d"
+
+// maxFileSize is far beyond any configuration that somebody wrote.
+const maxFileSize = 4 << 20
+
+// Load reads the main file at path, conf.d/*.toml beside it and o.Overrides,
+// and returns the effective configuration or, as Problems, everything that is
+// wrong with them. With an empty path there are only the overrides. It opens
+// no file that the configuration names.
+func Load(path string, o Options) (*Config, error) {
+	if o.CredentialsDirectory == "" {
+		o.CredentialsDirectory = os.Getenv("CREDENTIALS_DIRECTORY")
+	}
+	if path == "" {
+		return parse(nil, o, nil, true)
+	}
+	files, problems := []string{path}, Problems(nil)
+	dropIns := filepath.Join(filepath.Dir(path), dropInFolder)
+	entries, err := os.ReadDir(dropIns) // sorted by name
+	whole := err == nil || errors.Is(err, fs.ErrNotExist)
+	if !whole {
+		problems = Problems{unreadable(dropIns, err)}
+	}
+	for _, e := range entries {
+		if name := e.Name(); strings.HasSuffix(name, ".toml") && !strings.HasPrefix(name, ".") {
+			files = append(files, filepath.Join(dropIns, name))
+		}
+	}
+	problems = append(problems, CheckFiles(append([]string{dropIns}, files...)...)...)
+	var sources []source
+	for _, file := range files {
+		data, err := contents(file)
+		if err != nil {
+			problems, whole = append(problems, unreadable(file, err)), false
+			continue
+		}
+		sources = append(sources, source{file, data})
+	}
+	return parse(sources, o, problems, whole)
+}
+
+func contents(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if info.IsDir() {
+		return nil, errors.New("is a folder")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err == nil && len(data) > maxFileSize {
+		err = fmt.Errorf("is larger than %d MiB", maxFileSize>>20)
+	}
+	return data, err
+}
+
+// unreadable says why a file or folder cannot be read, without its name, which
+// stands before it.
+func unreadable(name string, err error) Problem {
+	p := Problem{Origin: Origin{File: name}, Fact: err.Error()}
+	var onPath *fs.PathError
+	if errors.As(err, &onPath) {
+		p.Fact = "cannot be read: " + onPath.Err.Error()
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && filepath.Base(filepath.Dir(name)) == dropInFolder:
+		p.Hint = "remove the link, or create what it leads to"
+	case errors.Is(err, fs.ErrNotExist):
+		p.Hint = "name another file with --config, or give everything by flags; mtls-proxy run --help shows how"
+	case errors.Is(err, fs.ErrPermission):
+		p.Hint = "run as root or as a member of the file's group"
+	}
+	return p
+}
+
+// parse makes a configuration of the content of files and overrides. The
+// problems so far are reported together with what it finds. Unless the sources
+// are the whole, nothing is concluded from what they lack.
+func parse(sources []source, o Options, problems Problems, whole bool) (*Config, error) {
+	r := newReader()
+	var files []string
+	for _, s := range sources {
+		files = append(files, s.file)
+		doc, syntax := document(s.file, s.data)
+		if syntax == nil {
+			r.read(folder(s.file), doc)
+			if !r.twice {
+				syntax = consistent(s.file, s.data)
+			}
+		}
+		if syntax != nil {
+			r.problems = append(r.problems, *syntax)
+			whole = false
+		}
+	}
+	for _, over := range o.Overrides {
+		r.override(over)
+	}
+	cfg := r.config()
+	cfg.Files = files
+	unusable := r.decode(cfg, o.CredentialsDirectory)
+	if whole {
+		v := validation{reader: r, cfg: cfg, unusable: unusable, top: top(files)}
+		v.run()
+	}
+	if problems = append(problems, r.problems...); len(problems) > 0 {
+		problems.inOrder(files)
+		return nil, problems
+	}
+	Problems(cfg.Warnings).inOrder(files)
+	return cfg, nil
+}
+
+// folder is where relative paths in the file start.
+func folder(file string) string {
+	if abs, err := filepath.Abs(file); err == nil {
+		file = abs
+	}
+	return filepath.Dir(file)
+}
+
+// top is the place of what is missing altogether.
+func top(files []string) Origin {
+	if len(files) == 0 {
+		return Origin{}
+	}
+	return Origin{File: files[0], Line: 1, Column: 1}
+}
+
+// override replaces a setting by that of a flag.
+func (r *reader) override(o Override) {
+	at := Origin{Flag: o.Flag}
+	path, ok := r.meant(o)
+	if !ok {
+		return
+	}
+	n, ok := r.resolve(path, at)
+	if !ok || n.leaf == nil {
+		r.problem(at, path, "is not a key", "")
+		return
+	}
+	r.note(path, at)
+	p := &placed{path: path, leaf: n.leaf, at: at, folder: workingDirectory()}
+	var items []value
+	for _, text := range o.Values {
+		items = append(items, value{shape: written(n.leaf.kind, text), text: text, at: at})
+	}
+	switch n.leaf.kind {
+	case list, oneOrList, pins, paths:
+		p.val = value{shape: anArray, items: items, at: at}
+	default:
+		if len(items) != 1 {
+			r.problem(at, path, "takes one value", "give the flag once")
+			return
+		}
+		p.val = items[0]
+	}
+	key := dotted(path)
+	if before := r.settings[key]; before != nil {
+		r.order = slices.DeleteFunc(r.order, func(other *placed) bool { return other == before })
+	}
+	r.settings[key] = p
+	r.order = append(r.order, p)
+}
+
+// written is the shape that text has as the value of a flag.
+func written(k kind, text string) shape {
+	switch k {
+	case boolean:
+		if text == "true" || text == "false" {
+			return aBoolean
+		}
+	case integer, number:
+		if isNumber(text) && !strings.Contains(text, ".") {
+			return anInteger
+		}
+		if isNumber(text) {
+			return aFloat
+		}
+	}
+	return aString
+}
+
+// meant puts the table that the operator has in mind in the place of "*".
+func (r *reader) meant(o Override) (path []string, ok bool) {
+	path = strings.Split(o.Key, ".")
+	if len(path) < 2 || path[1] != "*" {
+		return path, true
+	}
+	fallback := "default"
+	if path[0] == "listener" {
+		fallback = "http"
+	}
+	names := r.names(path[0])
+	switch {
+	case len(names) == 0 || slices.Contains(names, fallback):
+		path[1] = fallback
+	case len(names) == 1:
+		path[1] = names[0]
+	default:
+		r.problem(Origin{Flag: o.Flag}, path[:1], "there are several ("+strings.Join(names, ", ")+")", "set "+path[len(path)-1]+" in the file, or give all of it by flags")
+		return nil, false
+	}
+	return path, true
+}
+
+// names lists the tables of one kind: "upstream".
+func (r *reader) names(kind string) []string {
+	var names []string
+	for _, t := range r.tables {
+		if t.path[0] == kind {
+			names = append(names, t.path[1])
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// config returns the defaults with a table for each name that occurs.
+func (r *reader) config() *Config {
+	cfg := Default()
+	identity, trust, upstream, listener, route := *cfg.Identity["default"], *cfg.Trust["default"], *cfg.Upstream["default"], *cfg.Listener["http"], cfg.Route[0]
+	cfg.Identity, cfg.Trust, cfg.Upstream = map[string]*Identity{}, map[string]*Trust{}, map[string]*Upstream{}
+	cfg.Listener = map[string]*Listener{}
+	for _, name := range r.names("identity") {
+		cfg.Identity[name] = clone(identity)
+	}
+	for _, name := range r.names("trust") {
+		cfg.Trust[name] = clone(trust)
+	}
+	for _, name := range r.names("upstream") {
+		cfg.Upstream[name] = clone(upstream)
+	}
+	for _, name := range r.names("listener") {
+		l := clone(listener)
+		if name != "http" {
+			l.Address = nil // only one can have the default
+		}
+		l.AllowedHosts = slices.Clone(l.AllowedHosts)
+		cfg.Listener[name] = l
+	}
+	if len(cfg.Listener) == 0 {
+		cfg.Listener["http"] = clone(listener)
+	}
+	cfg.Route = slices.Repeat([]Route{route}, r.routes)
+	cfg.origins = make(map[string]Origin, len(r.settings))
+	for _, p := range r.settings {
+		cfg.origins[plain(p.path)] = p.at
+	}
+	return cfg
+}
+
+func clone[T any](v T) *T { return &v }
+
+// Origin tells where the value of a dotted key comes from: "limits.max_connections",
+// "upstream.default.url", "route[1].upstream". Routes count from 1, and names are
+// not quoted.
+func (c *Config) Origin(key string) Origin { return c.origins[key] }

@@ -1,0 +1,114 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// checkRoutes checks the routes, and makes the one that everything takes when
+// there are none.
+func (v *validation) checkRoutes() {
+	only := ""
+	if names := v.names("upstream"); len(names) == 1 {
+		only = names[0]
+	}
+	if len(v.cfg.Route) == 0 {
+		if len(v.cfg.Upstream) > 1 && v.understood("route") {
+			v.problem(v.top, []string{"route"}, "there is none, and several upstreams ("+strings.Join(v.names("upstream"), ", ")+")", `add a [[route]] with upstream = "NAME" for each`)
+		}
+		r := Default().Route[0]
+		r.Upstream, r.MaxRequestBody = only, v.cfg.Limits.MaxRequestBody
+		v.cfg.Route = []Route{r}
+		return
+	}
+	for i := range v.cfg.Route {
+		v.route(&v.cfg.Route[i], only, "route", strconv.Itoa(i+1))
+		v.reachable(i)
+	}
+}
+
+func (v *validation) route(r *Route, only string, table ...string) {
+	key := func(step ...string) []string { return append(table[:2:2], step...) }
+	if r.PathPrefix == "" {
+		r.PathPrefix = "/"
+	}
+	r.Host = canonicalHost(r.Host)
+	if !v.set(key("max_request_body")...) {
+		r.MaxRequestBody = v.cfg.Limits.MaxRequestBody
+	}
+	switch {
+	case r.Upstream != "":
+		v.refers(key("upstream"), "upstream", r.Upstream)
+	case only != "":
+		r.Upstream = only
+	case len(v.cfg.Upstream) > 1 && v.fine(key("upstream")...) && v.understood(table...):
+		v.wrong(key("upstream"), "is missing, and there are several upstreams", "write upstream = "+strings.Join(quoteAll(v.names("upstream")), " or "))
+	}
+	if r.Listener != "" {
+		v.refers(key("listener"), "listener", r.Listener)
+	}
+	if r.StripPrefix != "" && r.PathPrefix != r.StripPrefix && !strings.HasPrefix(r.PathPrefix, r.StripPrefix+"/") && v.fine(key("path_prefix")...) {
+		v.wrong(key("strip_prefix"), quote(r.StripPrefix)+" is not what path_prefix begins with, "+quote(r.PathPrefix), `write path_prefix = "`+r.StripPrefix+`"`)
+	}
+	v.edits(r.RequestHeaders, key("request_headers"))
+	v.edits(r.ResponseHeaders, key("response_headers"))
+}
+
+// edits reports a field that is edited in two ways. Names do not care for case.
+func (v *validation) edits(e HeaderEdits, table []string) {
+	seen := make(map[string]string)
+	note := func(action, name string, path []string) {
+		lower := strings.ToLower(name)
+		if before, twice := seen[lower]; twice {
+			v.wrong(path, quote(name)+" is in "+before+" as well", "keep one of the two")
+			return
+		}
+		seen[lower] = action
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Set)) {
+		note("set", name, append(table[:len(table):len(table)], "set", name))
+	}
+	for _, name := range e.Remove {
+		note("remove", name, append(table[:len(table):len(table)], "remove"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Add)) {
+		note("add", name, append(table[:len(table):len(table)], "add", name))
+	}
+}
+
+// reachable reports a route that an earlier one leaves nothing to.
+func (v *validation) reachable(i int) {
+	r := v.cfg.Route[i]
+	table := []string{"route", strconv.Itoa(i + 1)}
+	if !v.understood(table...) {
+		return
+	}
+	for _, step := range []string{"listener", "host", "path_prefix", "methods"} {
+		if !v.fine(append(table[:2:2], step)...) {
+			return
+		}
+	}
+	for j, before := range v.cfg.Route[:i] {
+		if before.Listener != r.Listener || before.Host != r.Host || before.PathPrefix != r.PathPrefix {
+			continue
+		}
+		if covers(before.Methods, r.Methods) {
+			other := []string{"route", strconv.Itoa(j + 1)}
+			v.wrong(table, "never matches: "+dotted(other)+" ("+v.at(other...).String()+") takes the same requests", "change host, path_prefix or methods of one of them, or remove it")
+			return
+		}
+	}
+}
+
+// covers reports whether a route for the methods a takes all that one for b
+// could. None means all, and GET brings HEAD.
+func covers(a, b []string) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return len(a) == 0
+	}
+	return !slices.ContainsFunc(b, func(m string) bool {
+		return !slices.Contains(a, m) && !(m == "HEAD" && slices.Contains(a, "GET"))
+	})
+}

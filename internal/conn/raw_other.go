@@ -1,0 +1,11 @@
+//go:build !linux
+
+package conn
+
+const rawByDefault = false
+
+// None of these is called: without raw descriptors a Socket goes through net.Conn.
+
+func readNow(uintptr, []byte) (int, error)  { return 0, ErrWouldBlock }
+func writeNow(uintptr, []byte) (int, error) { return 0, ErrWouldBlock }
+func hungUp(uintptr) bool                   { return false }

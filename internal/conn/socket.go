@@ -1,0 +1,353 @@
+package conn
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Socket is one stream socket. One goroutine may read and another write at a time; Close, Interrupt, InterruptRead, Nudge
+// and WriteBlocked may be called by anyone, PeerGone by one goroutine.
+//
+// On Linux it makes raw system calls on the non-blocking descriptor while it holds the runtime's poller, so that a wait
+// costs no second read and the runtime's monitor does not take every read for a system call that might block. The race
+// detector does not see such calls; under it, and elsewhere, a Socket goes through net.Conn.
+type Socket struct {
+	net net.Conn
+	raw syscall.RawConn // nil where net.Conn does all the work
+	fd  syscall.RawConn // for looking at the descriptor; nil when there is none, as with net.Pipe
+
+	interrupted atomic.Bool // reads end for good
+	blocked     atomic.Bool // a write waits for the peer to read
+
+	inside bool // a step of Run is in progress: the descriptor is held, by its goroutine
+	held   uintptr
+
+	run struct {
+		step func() (done bool)
+		call func(uintptr) bool
+	}
+	read struct {
+		out, in []byte
+		n       int
+		sent    error // why out could not be sent
+		err     error
+		call    func(uintptr) bool
+	}
+	write struct {
+		out  []byte
+		n    int
+		err  error
+		call func(uintptr) bool
+	}
+	look struct {
+		gone bool
+		call func(uintptr)
+	}
+}
+
+// NewSocket returns a Socket that owns c.
+func NewSocket(c net.Conn) *Socket { return newSocket(c, rawByDefault) }
+
+func newSocket(c net.Conn, raw bool) *Socket {
+	s := &Socket{net: c}
+	if sc, ok := c.(syscall.Conn); ok {
+		if fd, err := sc.SyscallConn(); err == nil {
+			s.fd = fd
+			if raw {
+				s.raw = fd
+			}
+		}
+	}
+	s.run.call = s.runStep
+	s.read.call = s.readStep
+	s.write.call = s.writeStep
+	s.look.call = s.lookStep
+	return s
+}
+
+// RemoteAddr is the peer's address.
+func (s *Socket) RemoteAddr() net.Addr { return s.net.RemoteAddr() }
+
+// LocalAddr is our address.
+func (s *Socket) LocalAddr() net.Addr { return s.net.LocalAddr() }
+
+// Run calls step whenever there may be something to read, until it returns true or the wait for bytes fails. It calls
+// it at once: bytes that came before Run do not announce themselves again. For the same reason step reads until a read
+// comes back short or with ErrWouldBlock before it returns false.
+//
+// step reads with TryRead and may Write. It must not call Run, Read or SendReceive on this Socket.
+func (s *Socket) Run(step func() (done bool)) error {
+	if s.raw == nil {
+		for !step() {
+			if s.interrupted.Load() {
+				return ErrInterrupted
+			}
+		}
+		return nil
+	}
+	s.run.step = step
+	for {
+		err := s.raw.Read(s.run.call)
+		if err == nil || !s.spurious(err) {
+			return s.waitError(err)
+		}
+	}
+}
+
+func (s *Socket) runStep(fd uintptr) bool {
+	s.inside, s.held = true, fd
+	done := s.run.step()
+	s.inside = false
+	return done
+}
+
+// TryRead reads what is there. With nothing there it returns ErrWouldBlock, or waits where the Socket goes through
+// net.Conn. Only a step of Run may call it.
+func (s *Socket) TryRead(b []byte) (int, error) {
+	if s.raw == nil {
+		return s.Read(b)
+	}
+	if s.interrupted.Load() {
+		return 0, ErrInterrupted
+	}
+	return readNow(s.held, b)
+}
+
+// ReadNow is TryRead for everybody else. It never waits, but then needs a system call more. Where the Socket goes
+// through net.Conn it waits for a moment, as a deadline in the past reads nothing.
+func (s *Socket) ReadNow(b []byte) (n int, err error) {
+	if s.raw == nil {
+		return s.readBriefly(b)
+	}
+	e := s.raw.Control(func(fd uintptr) { n, err = readNow(fd, b) })
+	if e != nil {
+		return 0, s.waitError(e)
+	}
+	return n, err
+}
+
+func (s *Socket) readBriefly(b []byte) (int, error) {
+	_ = s.net.SetReadDeadline(time.Now().Add(time.Millisecond))
+	n, err := s.net.Read(b)
+	_ = s.net.SetReadDeadline(time.Time{})
+	switch {
+	case s.interrupted.Load():
+		return n, ErrInterrupted
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return n, ErrWouldBlock
+	}
+	return n, err
+}
+
+// Read waits for bytes and reads them.
+func (s *Socket) Read(b []byte) (int, error) { return s.SendReceive(nil, b) }
+
+// SendReceive writes out, if there is any, and waits for bytes of the peer. It is meant for a peer that has nothing to
+// say until it saw out: then the wait needs no read that finds nothing.
+//
+// When out cannot be written whole, what the peer sent before it hung up is still read: a reason may be in it.
+// Otherwise the error is that of the write.
+func (s *Socket) SendReceive(out, in []byte) (int, error) {
+	if s.raw == nil {
+		return s.sendReceive(out, in)
+	}
+	r := &s.read
+	r.out, r.in, r.n, r.sent, r.err = out, in, 0, nil, nil
+	for {
+		err := s.raw.Read(r.call)
+		if err == nil {
+			break
+		}
+		if !s.spurious(err) {
+			r.err = s.waitError(err)
+			break
+		}
+	}
+	r.out, r.in = nil, nil
+	if r.err != nil && r.sent != nil {
+		return r.n, r.sent
+	}
+	return r.n, r.err
+}
+
+func (s *Socket) readStep(fd uintptr) bool {
+	r := &s.read
+	if len(r.out) > 0 {
+		n, err := writeNow(fd, r.out)
+		whole := n == len(r.out)
+		if rest := r.out[n:]; !whole && (err == nil || err == ErrWouldBlock) {
+			_, err = s.Write(rest)
+		}
+		r.out = nil
+		if whole {
+			// The poller's readiness was reset before this write, so whatever answers it will be announced.
+			return false
+		}
+		r.sent = err
+	}
+	r.n, r.err = readNow(fd, r.in)
+	return r.err != ErrWouldBlock || r.sent != nil
+}
+
+func (s *Socket) sendReceive(out, in []byte) (int, error) {
+	var sent error
+	if len(out) > 0 {
+		if _, sent = s.Write(out); sent != nil {
+			_ = s.net.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		}
+	}
+	for {
+		n, err := s.net.Read(in)
+		if err == nil || sent == nil && s.spurious(err) {
+			if err == nil {
+				return n, nil
+			}
+			continue
+		}
+		if sent != nil {
+			return n, sent
+		}
+		return n, s.waitError(err)
+	}
+}
+
+// spurious tells a wait that Nudge ended from others, and makes waits possible again.
+func (s *Socket) spurious(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || s.interrupted.Load() {
+		return false
+	}
+	_ = s.net.SetReadDeadline(time.Time{})
+	return !s.interrupted.Load() // an Interrupt in between would have lost its deadline
+}
+
+func (s *Socket) waitError(err error) error {
+	if err != nil && s.interrupted.Load() {
+		return ErrInterrupted
+	}
+	return err
+}
+
+// Write writes all of b.
+func (s *Socket) Write(b []byte) (int, error) {
+	if s.raw == nil {
+		return s.writeMarked(b)
+	}
+	n := 0
+	if s.inside {
+		var err error
+		n, err = writeNow(s.held, b)
+		if n == len(b) || err != nil && err != ErrWouldBlock {
+			return n, err
+		}
+	}
+	w := &s.write
+	w.out, w.n, w.err = b[n:], 0, nil
+	err := s.raw.Write(w.call)
+	s.blocked.Store(false)
+	w.out = nil
+	if err == nil {
+		err = w.err
+	}
+	return n + w.n, s.waitError(err)
+}
+
+func (s *Socket) writeStep(fd uintptr) bool {
+	w := &s.write
+	for w.n < len(w.out) {
+		n, err := writeNow(fd, w.out[w.n:])
+		w.n += n
+		if err == ErrWouldBlock {
+			s.blocked.Store(true)
+			return false
+		}
+		if err != nil {
+			w.err = err
+			return true
+		}
+	}
+	return true
+}
+
+func (s *Socket) writeMarked(b []byte) (int, error) {
+	s.blocked.Store(true)
+	n, err := s.net.Write(b)
+	s.blocked.Store(false)
+	return n, s.waitError(err)
+}
+
+// writeOnce writes what the kernel takes now and forgets the rest: last words.
+func (s *Socket) writeOnce(b []byte) {
+	if s.raw == nil {
+		_ = s.net.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+		_, _ = s.net.Write(b)
+		return
+	}
+	_ = s.raw.Control(func(fd uintptr) { _, _ = writeNow(fd, b) })
+}
+
+// WriteBlocked reports whether a write waits for the peer to read.
+func (s *Socket) WriteBlocked() bool { return s.blocked.Load() }
+
+// Interrupt ends every wait, now and later, with ErrInterrupted.
+func (s *Socket) Interrupt() {
+	s.interrupted.Store(true)
+	_ = s.net.SetDeadline(past())
+}
+
+// InterruptRead ends waits for bytes only, so that there can be a last word. Resume takes it back.
+func (s *Socket) InterruptRead() {
+	s.interrupted.Store(true)
+	_ = s.net.SetReadDeadline(past())
+}
+
+// Resume makes waits possible again after InterruptRead. The caller knows that nobody interrupts at the same time.
+func (s *Socket) Resume() {
+	s.interrupted.Store(false)
+	_ = s.net.SetReadDeadline(time.Time{})
+}
+
+// Nudge makes a wait for bytes look once more, in case an announcement of theirs was lost.
+func (s *Socket) Nudge() { _ = s.net.SetReadDeadline(past()) }
+
+// past is any time that is over; zero would mean none.
+func past() time.Time { return time.Unix(1, 0) }
+
+// PeerGone reports whether the peer will send no more: it closed, half-closed or reset the connection. Bytes sent
+// before may still be there to be read.
+func (s *Socket) PeerGone() bool {
+	if s.fd == nil {
+		return false
+	}
+	s.look.gone = false
+	if s.fd.Control(s.look.call) != nil {
+		return false
+	}
+	return s.look.gone
+}
+
+func (s *Socket) lookStep(fd uintptr) { s.look.gone = hungUp(fd) }
+
+// CloseWrite tells the peer that we will send no more.
+func (s *Socket) CloseWrite() error {
+	half, ok := s.net.(interface{ CloseWrite() error })
+	if !ok {
+		return fmt.Errorf("%T cannot be half closed", s.net)
+	}
+	return half.CloseWrite()
+}
+
+// Close closes the socket. What was written is still delivered.
+func (s *Socket) Close() error { return s.net.Close() }
+
+// Abort closes the socket in a way that the peer cannot take for a regular end: a TCP connection is reset.
+func (s *Socket) Abort() error {
+	if tcp, ok := s.net.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	return s.net.Close()
+}

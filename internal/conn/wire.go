@@ -1,0 +1,213 @@
+package conn
+
+import (
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Wire is the net.Conn below a tls.Conn. It reads ahead, so that a record and its header cost one read together, and
+// it holds writes back until there is a reason to send: Read has nothing left to return, Flush is called, or much has
+// gathered.
+//
+// It returns bytes of one record at a time. That way crypto/tls never has bytes of the next record, and Ready can tell
+// whether there are any.
+type Wire struct {
+	socket  *Socket
+	buffers *Buffers
+
+	in   *Buffer // what was read ahead; nil when there is nothing
+	r, w int     // in.B[r:w] is to be returned
+	left int     // bytes of the current record that Read has not returned, its header included
+	full bool    // the last read filled in: there is more than it holds
+
+	instant bool // Read returns ErrWouldBlock rather than wait
+	apart   bool // another goroutine writes: Read does not flush
+
+	mu  sync.Mutex // guards out
+	out *Buffer    // what is held back; nil when there is nothing
+	n   int        // bytes in out
+}
+
+const recordHeader = 5
+
+// flushAt is how much is gathered before it is sent: as many full records as fit a LargeBuffer.
+const flushAt = 8 * (recordHeader + 16<<10 + 17)
+
+// NewWire returns a Wire that owns s.
+func NewWire(s *Socket, b *Buffers) *Wire { return &Wire{socket: s, buffers: b} }
+
+// Read implements net.Conn. The end of the connection is ErrTruncated: a proper end is said in TLS.
+func (w *Wire) Read(b []byte) (int, error) {
+	for {
+		if w.left == 0 && w.w-w.r >= recordHeader {
+			w.left = recordHeader + (int(w.in.B[w.r+3])<<8 | int(w.in.B[w.r+4]))
+		}
+		if w.left > 0 && w.w > w.r {
+			n := copy(b, w.in.B[w.r:min(w.w, w.r+w.left)])
+			w.r += n
+			w.left -= n
+			return n, nil
+		}
+		if err := w.fill(); err != nil {
+			if err == io.EOF {
+				err = ErrTruncated
+			}
+			return 0, err
+		}
+	}
+}
+
+// fill reads ahead, sending first what was held back.
+func (w *Wire) fill() error {
+	switch {
+	case w.in == nil:
+		w.in = w.buffers.Small()
+		w.r, w.w = 0, 0
+	case w.r == w.w:
+		w.r, w.w = 0, 0
+		if w.full && len(w.in.B) < LargeBuffer {
+			w.buffers.Put(w.in)
+			w.in = w.buffers.Large()
+		}
+	case w.r > 0:
+		// Less than a header, or the end of a record that did not fit: little to move.
+		w.w = copy(w.in.B, w.in.B[w.r:w.w])
+		w.r = 0
+	}
+	room := w.in.B[w.w:]
+	var (
+		n   int
+		err error
+	)
+	switch {
+	case w.instant:
+		n, err = w.socket.ReadNow(room)
+	case w.apart || w.n == 0:
+		n, err = w.socket.Read(room)
+	default:
+		n, err = w.socket.SendReceive(w.out.B[:w.n], room)
+		w.dropOut()
+	}
+	w.w += n
+	w.full = n == len(room)
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// Ready reports whether a whole record has been read ahead.
+func (w *Wire) Ready() bool {
+	n := w.w - w.r
+	if w.left > 0 {
+		return n >= w.left
+	}
+	return n >= recordHeader && n >= recordHeader+(int(w.in.B[w.r+3])<<8|int(w.in.B[w.r+4]))
+}
+
+// Buffered reports whether there are bytes that Read has not returned.
+func (w *Wire) Buffered() bool { return w.w > w.r }
+
+// Instant makes Read return ErrWouldBlock rather than wait, or wait again.
+func (w *Wire) Instant(on bool) { w.instant = on }
+
+// Apart tells that Write and Flush are called by another goroutine than Read, or no longer.
+func (w *Wire) Apart(on bool) { w.apart = on }
+
+// Write implements net.Conn.
+func (w *Wire) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	written := 0
+	for {
+		w.makeRoom(len(b) - written)
+		n := copy(w.out.B[w.n:], b[written:])
+		w.n += n
+		written += n
+		if w.n >= flushAt || written < len(b) {
+			if err := w.flush(); err != nil {
+				return written, err
+			}
+		}
+		if written == len(b) {
+			return written, nil
+		}
+	}
+}
+
+// makeRoom sees to it that out exists, and is large if n more bytes would not fit into a small one.
+func (w *Wire) makeRoom(n int) {
+	if w.out == nil {
+		w.out = w.buffers.Small()
+	}
+	if w.n+n > len(w.out.B) && len(w.out.B) < LargeBuffer {
+		large := w.buffers.Large()
+		copy(large.B, w.out.B[:w.n])
+		w.buffers.Put(w.out)
+		w.out = large
+	}
+}
+
+// Flush sends what was held back.
+func (w *Wire) Flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flush()
+}
+
+func (w *Wire) flush() error {
+	if w.n == 0 {
+		return nil
+	}
+	_, err := w.socket.Write(w.out.B[:w.n])
+	w.n = 0
+	return err
+}
+
+func (w *Wire) dropOut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.n = 0
+}
+
+// Rest gives memory back while the connection has nothing to do. Nobody reads or writes meanwhile.
+func (w *Wire) Rest() {
+	if w.in != nil && w.r == w.w {
+		w.buffers.Put(w.in)
+		w.in, w.r, w.w, w.full = nil, 0, 0, false
+	}
+	if w.out != nil && w.n == 0 {
+		w.buffers.Put(w.out)
+		w.out = nil
+	}
+}
+
+// Close sends what is held back if that is possible at once, and closes the socket. Memory goes back with Rest, once
+// nobody reads or writes any more.
+func (w *Wire) Close() error {
+	if w.mu.TryLock() { // else someone is stuck in a write, and last words would be, too
+		if w.n > 0 {
+			w.socket.writeOnce(w.out.B[:w.n])
+			w.n = 0
+		}
+		w.mu.Unlock()
+	}
+	return w.socket.Close()
+}
+
+// LocalAddr implements net.Conn.
+func (w *Wire) LocalAddr() net.Addr { return w.socket.LocalAddr() }
+
+// RemoteAddr implements net.Conn.
+func (w *Wire) RemoteAddr() net.Addr { return w.socket.RemoteAddr() }
+
+// SetDeadline implements net.Conn and does nothing: waits are ended by Socket.Interrupt, from outside.
+func (w *Wire) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline is as SetDeadline.
+func (w *Wire) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline is as SetDeadline.
+func (w *Wire) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,281 @@
+package http1
+
+// ID names a field whose meaning this package or the engine knows.
+type ID uint8
+
+const (
+	Other       ID = iota // every name that is not listed here
+	Underscored           // a field that only we may write, spelt with another mark for a hyphen: X_Forwarded_For
+	Host
+	Connection
+	KeepAlive
+	ProxyConnection
+	TE
+	Trailer
+	TransferEncoding
+	Upgrade
+	ContentLength
+	ContentType
+	Expect
+	MaxForwards
+	Via
+	Forwarded
+	XForwardedFor
+	XForwardedHost
+	XForwardedProto
+	XForwarded // any other X-Forwarded-*, X-Real-IP and their like: what a proxy says of the request it was sent
+	ClientCert // Client-Cert, X-Forwarded-Client-Cert and their like: what a proxy says of the certificate it was shown
+	Origin
+	SecFetchSite
+	AccessControlRequestMethod
+	Authorization
+	ProxyAuthorization
+	ProxyAuthenticate
+	WWWAuthenticate
+	HTTP2Settings
+	Date
+	Server
+	Location
+	ContentLocation
+	SetCookie
+	RetryAfter
+	IdempotencyKey
+	idCount
+)
+
+// Field is one field line; Name and Value are as sent, without the white space around the value.
+type Field struct {
+	Name, Value []byte
+	ID          ID
+	flags       flags
+}
+
+type flags uint8
+
+const (
+	nominated flags = 1 << iota // a Connection option has this name
+	plain                       // the line is "Name: Value" CRLF, byte for byte, in the buffer it was parsed from
+)
+
+// raw is the whole line of a plain field with its CRLF: Name's capacity reaches to the end of the buffer.
+func (f *Field) raw() []byte { return f.Name[:len(f.Name)+2+len(f.Value)+2] }
+
+// trait is what else there is to know of a known name.
+type trait uint8
+
+const (
+	ours      trait = 1 << iota // other spellings of it are Underscored
+	fixed                       // operators can not edit it: Host, framing, hop-by-hop
+	noTrailer                   // not allowed in a trailer section, RFC 9110 section 6.5.1
+)
+
+type knownName struct {
+	name   string // in lower case
+	id     ID
+	traits trait
+	next   uint8 // index of the next name with the same hash, 0 at the end
+}
+
+// prefixes are families of names, told by how they begin; the first match counts.
+var prefixes = [...]knownName{
+	{name: "x-forwarded-client-cert", id: ClientCert},
+	{name: "x-forwarded-tls-", id: ClientCert},
+	{name: "x-forwarded-ssl-", id: ClientCert},
+	{name: "x-client-cert", id: ClientCert},
+	{name: "x-clientcert", id: ClientCert},
+	{name: "x-ssl-", id: ClientCert},
+	{name: "x-tls-client-", id: ClientCert},
+	{name: "x-arr-clientcert", id: ClientCert},
+	{name: "x-amzn-mtls-", id: ClientCert},
+	{name: "client-cert", id: ClientCert},
+	{name: "cf-client-cert", id: ClientCert},
+	{name: "ssl-client-", id: ClientCert},
+	{name: "x-forwarded-", id: XForwarded},
+}
+
+// known is a hash table with chains inside: heads holds the first index of each hash, 0 for none.
+var known, heads = func() (names [80]knownName, heads [256]uint8) {
+	all := []knownName{
+		{name: "host", id: Host, traits: ours | fixed | noTrailer},
+		{name: "connection", id: Connection, traits: ours | fixed | noTrailer},
+		{name: "keep-alive", id: KeepAlive, traits: ours | fixed | noTrailer},
+		{name: "proxy-connection", id: ProxyConnection, traits: ours | fixed | noTrailer},
+		{name: "te", id: TE, traits: ours | fixed | noTrailer},
+		{name: "trailer", id: Trailer, traits: ours | fixed | noTrailer},
+		{name: "transfer-encoding", id: TransferEncoding, traits: ours | fixed | noTrailer},
+		{name: "upgrade", id: Upgrade, traits: ours | fixed | noTrailer},
+		{name: "content-length", id: ContentLength, traits: ours | fixed | noTrailer},
+		{name: "expect", id: Expect, traits: ours | fixed | noTrailer},
+		{name: "http2-settings", id: HTTP2Settings, traits: ours | fixed | noTrailer},
+		{name: "proxy-authorization", id: ProxyAuthorization, traits: ours | fixed | noTrailer},
+		{name: "proxy-authenticate", id: ProxyAuthenticate, traits: ours | fixed | noTrailer},
+		{name: "max-forwards", id: MaxForwards, traits: ours | fixed | noTrailer},
+		{name: "via", id: Via, traits: ours | noTrailer},
+		{name: "forwarded", id: Forwarded, traits: ours | noTrailer},
+		{name: "x-forwarded-for", id: XForwardedFor, traits: ours | noTrailer},
+		{name: "x-forwarded-host", id: XForwardedHost, traits: ours | noTrailer},
+		{name: "x-forwarded-proto", id: XForwardedProto, traits: ours | noTrailer},
+		{name: "x-forwarded", id: XForwarded, traits: ours | noTrailer},
+		{name: "forwarded-for", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-real-ip", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-client-ip", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-cluster-client-ip", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-remote-ip", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-remote-addr", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-originating-ip", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-original-url", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-original-uri", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-original-host", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-original-proto", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-original-for", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-original-forwarded-for", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-rewrite-url", id: XForwarded, traits: ours | noTrailer},
+		{name: "true-client-ip", id: XForwarded, traits: ours | noTrailer},
+		{name: "client-ip", id: XForwarded, traits: ours | noTrailer},
+		{name: "cf-connecting-ip", id: XForwarded, traits: ours | noTrailer},
+		{name: "fastly-client-ip", id: XForwarded, traits: ours | noTrailer},
+		{name: "x-client-dn", id: ClientCert, traits: ours | noTrailer},
+		{name: "x-client-cn", id: ClientCert, traits: ours | noTrailer},
+		{name: "x-client-san", id: ClientCert, traits: ours | noTrailer},
+		{name: "x-client-verify", id: ClientCert, traits: ours | noTrailer},
+		{name: "origin", id: Origin, traits: noTrailer},
+		{name: "sec-fetch-site", id: SecFetchSite, traits: noTrailer},
+		{name: "access-control-request-method", id: AccessControlRequestMethod, traits: noTrailer},
+		{name: "authorization", id: Authorization, traits: noTrailer},
+		{name: "www-authenticate", id: WWWAuthenticate, traits: noTrailer},
+		{name: "content-type", id: ContentType, traits: noTrailer},
+		{name: "date", id: Date, traits: noTrailer},
+		{name: "server", id: Server},
+		{name: "location", id: Location, traits: noTrailer},
+		{name: "content-location", id: ContentLocation, traits: noTrailer},
+		{name: "set-cookie", id: SetCookie, traits: noTrailer},
+		{name: "retry-after", id: RetryAfter, traits: noTrailer},
+		{name: "idempotency-key", id: IdempotencyKey, traits: noTrailer},
+		// Names that matter in trailer sections only.
+		{name: "age", traits: noTrailer},
+		{name: "authentication-info", traits: noTrailer},
+		{name: "cache-control", traits: noTrailer},
+		{name: "content-encoding", traits: noTrailer},
+		{name: "content-range", traits: noTrailer},
+		{name: "cookie", traits: noTrailer},
+		{name: "expires", traits: noTrailer},
+		{name: "if-match", traits: noTrailer},
+		{name: "if-modified-since", traits: noTrailer},
+		{name: "if-none-match", traits: noTrailer},
+		{name: "if-range", traits: noTrailer},
+		{name: "if-unmodified-since", traits: noTrailer},
+		{name: "pragma", traits: noTrailer},
+		{name: "proxy-authentication-info", traits: noTrailer},
+		{name: "range", traits: noTrailer},
+		{name: "vary", traits: noTrailer},
+		{name: "warning", traits: noTrailer},
+	}
+	for i, k := range all {
+		h := hash([]byte(k.name))
+		k.next, heads[h] = heads[h], uint8(i+1)
+		names[i+1] = k
+	}
+	return names, heads
+}()
+
+// hash is over length, first, middle and last byte, in the folded form that lookup compares.
+func hash(name []byte) uint8 {
+	n := len(name)
+	return uint8(n*7) + fold[name[0]]*3 + fold[name[n/2]]*5 + fold[name[n-1]]*11
+}
+
+// Identify tells which field name is, whatever its case.
+func Identify(name []byte) ID {
+	id, _ := lookup(name)
+	return id
+}
+
+func lookup(name []byte) (ID, trait) {
+	if len(name) == 0 {
+		return Other, 0
+	}
+	for i := heads[hash(name)]; i != 0; i = known[i].next {
+		k := &known[i]
+		if len(k.name) == len(name) && foldedPrefix(name, k.name) {
+			switch {
+			case !respelt(name):
+				return k.id, k.traits
+			case k.traits&ours != 0:
+				return Underscored, k.traits
+			}
+			return Other, 0
+		}
+	}
+	switch fold[name[0]] {
+	case 'x', 'c', 's':
+		for i := range prefixes {
+			k := &prefixes[i]
+			if len(name) >= len(k.name) && foldedPrefix(name, k.name) {
+				if respelt(name) {
+					return Underscored, ours | noTrailer
+				}
+				return k.id, ours | noTrailer
+			}
+		}
+	}
+	return Other, 0
+}
+
+// foldedPrefix reports whether name begins with the lower-case prefix when case does not count
+// and every mark stands for a hyphen, which is how CGI and its heirs read names.
+func foldedPrefix(name []byte, prefix string) bool {
+	for i := range len(prefix) {
+		if fold[name[i]] != prefix[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// respelt reports whether name holds a mark other than the hyphen.
+func respelt(name []byte) bool {
+	for _, c := range name {
+		if c != '-' && fold[c] == '-' {
+			return true
+		}
+	}
+	return false
+}
+
+// equalFold compares in ASCII; lower is in lower case.
+func equalFold[T ~string | ~[]byte](s []byte, lower T) bool {
+	if len(s) != len(lower) {
+		return false
+	}
+	for i, c := range s {
+		if toLower[c] != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func upperToLower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+var toLower = func() (t [256]byte) {
+	for i := range t {
+		t[i] = upperToLower(byte(i))
+	}
+	return t
+}()
+
+// fold is toLower with every mark of a token made a hyphen.
+var fold = func() (t [256]byte) {
+	for i := range t {
+		t[i] = upperToLower(byte(i))
+		if class[i]&tokenByte != 0 && class[i]&alnumByte == 0 {
+			t[i] = '-'
+		}
+	}
+	return t
+}()

@@ -1,0 +1,318 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/fault"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
+	"github.com/mtls-proxy/mtls-proxy/internal/logging"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+	"github.com/mtls-proxy/mtls-proxy/internal/route"
+	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
+	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
+)
+
+// exchange is one request and what became of it.
+type exchange struct {
+	start  time.Time
+	counts *metrics.Exchange
+	route  *snapshot.Route // nil before one is found
+	conn   *upstream.Conn  // nil before there is one
+
+	inside bool // it has a place among limits.max_concurrent_requests
+	pooled bool // it has a place among the upstream's pool.max_active
+
+	body  int  // where in work.in the request's body begins
+	whole bool // that body is there to its end
+	end   int  // where it ends then
+
+	last     bool // the caller's connection is closed behind it
+	answered bool // a final head is on its way to the caller
+	status   int  // of that
+	upstream bool // it is the upstream's
+	fault    *fault.Fault
+	id       string // only faults and records have one
+
+	sent, received int64     // bytes of the bodies
+	over           time.Time // when the upstream's part was over; zero: it had none, or failed in it
+}
+
+// begin deals with a request whose head is the next n bytes of what was read: it is answered when begin returns, unless
+// x.apart says that this takes reading from the caller.
+func (x *session) begin(n int) {
+	w := x.work
+	e := &w.exchange
+	*e = exchange{start: time.Now(), body: w.r + n, last: e.last}
+	x.refresh()
+	if x.probe {
+		x.answerProbe()
+		return
+	}
+	r := &w.req
+	e.last = e.last || r.Close
+	switch r.Framing {
+	case http1.NoBody:
+		e.whole, e.end = true, e.body
+	case http1.Length:
+		if int64(w.w-e.body) >= r.ContentLength {
+			e.whole, e.end = true, e.body+int(r.ContentLength)
+		}
+	}
+	e.counts = x.policy.Unrouted
+	f := x.choose()
+	patience := decideFor
+	if e.route != nil {
+		patience = e.route.Upstream.Timeout().Request
+	}
+	if !x.take(x.server.now(e.start) + int64(patience)) {
+		return
+	}
+	e.counts.Begin()
+	if f == nil {
+		f = x.admit()
+	}
+	switch {
+	case f != nil:
+		x.fail(f)
+	case r.MaxForwards == 0:
+		x.answerHere()
+	case !e.whole, r.Upgrade != nil:
+		x.apart = true
+		return
+	default:
+		x.forward()
+	}
+	x.finish()
+}
+
+// decideFor bounds an exchange that has no route, and so no timeout of its own.
+const decideFor = 10 * time.Second
+
+// take makes the request that was read the session's own, to be answered until deadline. False: it was cancelled before.
+func (x *session) take(deadline int64) bool {
+	if x.advance(phaseRequest, deadline) {
+		return true
+	}
+	switch why := x.reason(); {
+	case why.harmless():
+		x.revive(phaseRequest, deadline)
+		x.work.exchange.last = true
+		return true
+	case why == cancelHead:
+		x.refuseHead(why.fault())
+	}
+	x.closing = true
+	return false
+}
+
+// exchange carries what begin left.
+func (x *session) exchange() {
+	x.forward()
+	x.finish()
+}
+
+// refresh takes the snapshot that this exchange keeps to its end.
+func (x *session) refresh() {
+	if snap := x.server.o.Store.Current(); snap != x.snap {
+		if policy := snap.Listener(x.name); policy != nil {
+			x.snap, x.policy = snap, policy
+			return
+		}
+		// The listener left the configuration: what the caller was promised holds for this once.
+		x.work.exchange.last = true
+	}
+}
+
+// choose finds the route, or says why there is none for this request.
+func (x *session) choose() *fault.Fault {
+	e, r := &x.work.exchange, &x.work.req
+	if f := x.guard(x.snap, x.policy, r); f != nil {
+		return f
+	}
+	path := r.Path
+	if r.Form == http1.AsteriskForm {
+		path = []byte("/")
+	}
+	rule, verdict := x.snap.Table.Match(x.name, r.Host, path, r.Method)
+	switch verdict {
+	case route.Found:
+	case route.MethodNotAllowed:
+		return fault.New(fault.MethodNotAllowed, nil)
+	case route.Ambiguous:
+		return fault.New(fault.AmbiguousPath, nil)
+	default:
+		return fault.New(fault.NoRoute, nil)
+	}
+	e.route = x.snap.Routes[rule]
+	e.counts = x.policy.Exchanges[rule]
+	if r.Framing == http1.Length && r.ContentLength > e.route.MaxBody {
+		return tooLarge(e.route.MaxBody)
+	}
+	return nil
+}
+
+func tooLarge(most int64) *fault.Fault {
+	return fault.New(fault.RequestTooLarge, nil).
+		WithDetail(fmt.Sprintf("The request's body is larger than the %d bytes that are allowed here.", most))
+}
+
+// admit asks the limits.
+func (x *session) admit() *fault.Fault {
+	e, l := &x.work.exchange, &x.snap.Limits
+	if wait, ok := l.Rate.Admit(); !ok {
+		x.server.o.Metrics.RateLimited(l.RateKey)
+		f := fault.New(fault.RateLimited, nil)
+		f.RetryAfter = wait
+		f.Detail = fmt.Sprintf("The rate limit with the key %q is used up; it is set by rate_limit.requests_per_second and rate_limit.burst.", l.RateKey)
+		if l.RateByDefault {
+			f.Detail = fmt.Sprintf("The rate limit with the key %q is used up; it is the default, which rate_limit.requests_per_second and rate_limit.burst change.", l.RateKey)
+		}
+		return f
+	}
+	e.inside = l.Requests.TryEnter()
+	if !e.inside {
+		e.inside = x.queue(func(gone <-chan struct{}) bool { return l.Requests.Enter(l.QueueTimeout, gone) })
+	}
+	if !e.inside {
+		return x.full("limits.max_concurrent_requests")
+	}
+	if gate := e.route.Upstream.Gate(); gate != nil {
+		e.pooled = gate.TryEnter()
+		if !e.pooled {
+			e.pooled = x.queue(func(gone <-chan struct{}) bool { return gate.Enter(l.QueueTimeout, gone) })
+		}
+		if !e.pooled {
+			return x.full("upstream." + e.route.Upstream.Name() + ".pool.max_active")
+		}
+	}
+	return nil
+}
+
+// queue waits in line for as long as the exchange is wanted.
+func (x *session) queue(enter func(gone <-chan struct{}) bool) (ok bool) {
+	x.abandonable(func(ctx context.Context) { ok = enter(ctx.Done()) })
+	return ok
+}
+
+func (x *session) full(limit string) *fault.Fault {
+	if why := x.reason(); why.cancelled() {
+		return why.fault()
+	}
+	f := fault.New(fault.ConcurrencyLimit, nil)
+	f.RetryAfter = time.Second
+	f.Detail = fmt.Sprintf("As many requests as %s allows are in progress, and none ended within limits.queue_timeout.", limit)
+	return f
+}
+
+// abandonable runs wait with a context that ends, for a reason that is a fault, when the exchange is cancelled.
+func (x *session) abandonable(wait func(context.Context)) {
+	ctx, cancel := context.WithCancelCause(context.Background()) // the session is its parent, and ends it
+	defer cancel(nil)
+	give := func(err error) { cancel(err) }
+	x.giveUp.Store(&give)
+	if why := x.reason(); why.cancelled() {
+		cancel(why.fault()) // before anybody could know of give
+	}
+	wait(ctx)
+	x.giveUp.Store(nil)
+}
+
+// leaveGate gives the place among the requests back: streams and tunnels do not count.
+func (x *session) leaveGate() {
+	if e := &x.work.exchange; e.inside {
+		e.inside = false
+		x.snap.Limits.Requests.Leave()
+	}
+}
+
+// finish counts and records an exchange that is over, and makes the session ready for another.
+func (x *session) finish() {
+	w := x.work
+	e := &w.exchange
+	x.leaveGate()
+	if e.pooled {
+		e.pooled = false
+		e.route.Upstream.Gate().Leave()
+	}
+	now := e.over
+	if now.IsZero() {
+		now = time.Now()
+	}
+	d := now.Sub(e.start)
+	e.counts.End(e.status, e.upstream, d)
+	if e.sent|e.received != 0 {
+		e.counts.Bytes(e.sent, e.received)
+	}
+	if e.fault != nil {
+		e.counts.Fault(string(e.fault.Token))
+	}
+	if x.snap.Policy.Wants(e.status, e.fault != nil, d) {
+		x.record(now, d)
+	}
+	if e.last && w.w > e.end {
+		x.unread = !x.closing
+	}
+	x.closing = x.closing || e.last
+	if !x.closing {
+		// What the caller sent behind this request is the next one.
+		if w.r = e.end; w.r >= w.w {
+			w.r, w.w = 0, 0
+		}
+	}
+	*e = exchange{}
+	x.rest()
+}
+
+// record tells the log. The names of things that we and the operator chose come first, then what others wrote.
+func (x *session) record(now time.Time, d time.Duration) {
+	w := x.work
+	e, r := &w.exchange, &w.req
+	rec := logging.ExchangeRecord{
+		Policy: &x.snap.Policy, Time: now, Duration: d, Generation: x.snap.Generation, Listener: x.name,
+		RequestID: x.requestID(), Status: e.status, Caller: x.caller(),
+		Method: string(r.Method), Host: string(r.Host), BytesIn: e.sent, BytesOut: e.received,
+	}
+	if x.snap.Policy.Path {
+		rec.Path = string(r.Path)
+	}
+	if e.route != nil {
+		rec.Route, rec.Upstream = e.route.Name, e.route.Upstream.Name()
+	}
+	if f := e.fault; f != nil {
+		rec.Fault, rec.Blame, rec.Err = string(f.Token), f.Token.Blame().String(), f.Err
+		rec.Summary, rec.Fix = f.Token.Summary(), f.Token.Fix()
+		if f.Detail != "" {
+			rec.Summary = f.Detail
+		}
+	}
+	x.server.o.Log.Exchange(&rec)
+}
+
+func (x *session) requestID() string {
+	e := &x.work.exchange
+	if e.id == "" {
+		e.id = x.server.ids.next()
+	}
+	return e.id
+}
+
+// caller is who calls, for the log.
+func (x *session) caller() string {
+	if x.address == "" {
+		return "unix"
+	}
+	return x.socket.RemoteAddr().String()
+}
+
+// allow is the value of Allow for a path whose routes have no such method.
+func (x *session) allow() string {
+	r := &x.work.req
+	return strings.Join(x.snap.Table.Allowed(x.name, r.Host, r.Path), ", ")
+}
+
+// seconds is d as Retry-After has it: whole, never less than d.
+func seconds(d time.Duration) int64 { return int64(math.Ceil(d.Seconds())) }

@@ -1,0 +1,183 @@
+package proxy
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/fault"
+)
+
+// phase is what a session is doing, or why it was told to stop. It is the low byte of session.word; what is above
+// counts, so that a look at the word is about one phase of one exchange.
+//
+// The session moves from phase to phase; whoever cancels it does so by a compare and swap from a phase that he has seen.
+// So either the session is told before its next step, or the cancellation fails: an interrupt never hits what came
+// after.
+type phase uint8
+
+const (
+	phaseFresh   phase = iota // waiting for the first byte of the first request
+	phaseIdle                 // waiting for the first byte of another
+	phaseHead                 // waiting for the rest of a request's head
+	phaseRequest              // limits, connection, sending; also waiting, where timeout.request ends before the other one
+	phaseUpload               // sending a body that is still arriving
+	phaseHeader               // waiting for the response's head
+	phaseStream               // passing on the response's body
+	phaseTunnel               // passing on bytes both ways
+	phaseLinger               // letting the caller read the last answer
+
+	cancelIdle    phase = iota + 16 // too long without a request
+	cancelDrain                     // the service stops, or the listener left
+	cancelEvict                     // somebody else needs the place
+	cancelHead                      // a request's head took too long
+	cancelRequest                   // timeout.request
+	cancelUpload                    // the caller stopped sending
+	cancelSend                      // the upstream stopped taking
+	cancelHeader                    // timeout.response_header
+	cancelStream                    // the upstream stopped sending
+	cancelStalled                   // the caller stopped reading
+	cancelTunnel                    // timeout.tunnel_idle
+	cancelLinger                    // the caller does not go away
+	cancelGone                      // the caller went away
+	cancelBody                      // the caller's body is at fault; the upload knows more
+	cancelCut                       // the drain's time is over
+)
+
+func phaseOf(word uint64) phase { return phase(word) }
+
+func (p phase) cancelled() bool { return p >= cancelIdle }
+
+// exchanging reports whether a request is being answered.
+func (p phase) exchanging() bool { return p >= phaseRequest && p <= phaseTunnel }
+
+// waiting reports whether the caller waits for us, so that his leaving ends the exchange.
+func (p phase) waiting() bool { return p >= phaseRequest && p <= phaseStream }
+
+// harmless reports whether a request that arrives at the same moment is served all the same.
+func (p phase) harmless() bool { return p >= cancelIdle && p <= cancelEvict }
+
+// overdue is why a phase ends whose time is over.
+func (p phase) overdue(x *session) phase {
+	if p.waiting() && x.socket.WriteBlocked() {
+		return cancelStalled
+	}
+	switch p {
+	case phaseHead:
+		return cancelHead
+	case phaseRequest:
+		return cancelRequest
+	case phaseUpload:
+		if x.deadline.Load() >= x.overall.Load() {
+			return cancelRequest
+		}
+		if c := x.up.Load(); c != nil && c.WriteBlocked() {
+			return cancelSend
+		}
+		return cancelUpload
+	case phaseHeader:
+		return cancelHeader
+	case phaseStream:
+		return cancelStream
+	case phaseTunnel:
+		return cancelTunnel
+	case phaseLinger:
+		return cancelLinger
+	default:
+		return cancelIdle
+	}
+}
+
+// fault is what a cancelled exchange ends in.
+func (p phase) fault() *fault.Fault {
+	switch p {
+	case cancelHead:
+		return fault.New(fault.RequestHeaderTimeout, nil)
+	case cancelRequest:
+		return fault.New(fault.RequestTimeout, nil)
+	case cancelSend:
+		return fault.New(fault.RequestTimeout, errors.New("the upstream stopped taking the request's body")).
+			WithDetail("The upstream stopped taking the request's body for longer than timeout.idle.")
+	case cancelUpload:
+		return fault.New(fault.RequestBodyTimeout, nil)
+	case cancelHeader:
+		return fault.New(fault.ResponseHeaderTimeout, nil)
+	case cancelStream:
+		return fault.New(fault.ResponseBodyTimeout, nil)
+	case cancelStalled:
+		return fault.New(fault.CallerGone, errors.New("the caller stopped reading the response"))
+	case cancelTunnel:
+		return fault.New(fault.ResponseBodyTimeout, errors.New("nothing passed the tunnel for timeout.tunnel_idle")).
+			WithDetail("Nothing passed the tunnel in either direction for longer than timeout.tunnel_idle.")
+	case cancelGone:
+		return fault.New(fault.CallerGone, nil)
+	case cancelCut:
+		return fault.New(fault.Draining, errors.New("reload.drain_timeout was over")).
+			WithDetail("The upstream had not finished its answer when the time for that was over: the proxy stops, or its configuration was replaced.")
+	}
+	return fault.New(fault.InternalError, errors.New("interrupted for no reason that is known"))
+}
+
+// cancel ends the phase that word stands for, and reports whether it was still that one. Anyone may call it.
+func (x *session) cancel(word uint64, why phase) bool {
+	if !x.word.CompareAndSwap(word, word&^0xff|uint64(why)) {
+		return false
+	}
+	switch why {
+	case cancelIdle, cancelDrain, cancelEvict, cancelHead:
+		x.socket.InterruptRead()
+		return true
+	case cancelStalled, cancelTunnel, cancelLinger:
+		x.socket.Interrupt()
+	case cancelCut, cancelUpload, cancelSend, cancelGone, cancelRequest, cancelHeader, cancelStream:
+		x.socket.InterruptRead() // an upload may be reading
+	}
+	if c := x.up.Load(); c != nil {
+		c.Interrupt()
+	}
+	if give := x.giveUp.Load(); give != nil {
+		(*give)(why.fault())
+	}
+	return true
+}
+
+// advance enters a phase that lasts until deadline, on the server's clock. False: the session was cancelled.
+func (x *session) advance(to phase, deadline int64) bool {
+	// First the deadline, or the new phase could be seen with the old one's. Seen with the new one, the old phase ends
+	// no earlier than it would have.
+	x.deadline.Store(deadline)
+	for {
+		w := x.word.Load()
+		if phaseOf(w).cancelled() {
+			return false
+		}
+		if x.word.CompareAndSwap(w, (w>>8+1)<<8|uint64(to)) {
+			return true
+		}
+	}
+}
+
+// proceed is advance for when two goroutines carry the exchange: it does nothing unless the phase is one of those.
+func (x *session) proceed(to phase, deadline int64, from ...phase) {
+	x.shift.Lock()
+	defer x.shift.Unlock()
+	if p := phaseOf(x.word.Load()); p == to && slices.Contains(from, p) {
+		x.deadline.Store(deadline)
+	} else if slices.Contains(from, p) {
+		x.advance(to, deadline)
+	}
+}
+
+// revive undoes a cancellation that is harmless: nothing was interrupted but the wait for a request.
+func (x *session) revive(to phase, deadline int64) {
+	x.reset(to, deadline)
+	x.socket.Resume()
+}
+
+// reset enters a phase even though the session was cancelled. What the cancellation interrupted stays so.
+func (x *session) reset(to phase, deadline int64) {
+	x.deadline.Store(deadline)
+	x.word.Store((x.word.Load()>>8+1)<<8 | uint64(to))
+}
+
+// reason is why the session was cancelled; a phase that is not cancelled if it was not.
+func (x *session) reason() phase { return phaseOf(x.word.Load()) }

@@ -1,0 +1,261 @@
+package proxy
+
+import (
+	"io"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/fault"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+)
+
+// respond passes the final response on, whose head is parsed. The upload, if there is one, may still be going on.
+func (x *session) respond(up *upload) *fault.Fault {
+	w := x.work
+	e, r := &w.exchange, &w.resp
+	x.leaveGate()
+	out, closing := r.OutFraming(w.req.Minor)
+	if up != nil && !up.complete() {
+		// The rest of the request has nowhere to go once the response is through.
+		e.last = true
+	}
+	e.last = e.last || closing || x.server.draining.Load()
+	rewrite := e.route.Response
+	rewrite.CallerMinor = w.req.Minor
+	rewrite.Close = e.last
+	rewrite.KeepAlive10 = w.req.KeepAliveToken && !e.last
+	rewrite.Host = w.req.Host
+	rewrite.Date = *x.server.date.Load()
+	w.out.B = r.Append(w.out.B[:0], &rewrite)
+	e.status, e.upstream, e.answered = r.Status, true, true
+
+	var f *fault.Fault
+	switch r.Framing {
+	case http1.NoBody:
+		f = x.pass(w.out.B)
+	case http1.Length:
+		f = x.passLength()
+	default:
+		f = x.passDecoded(out)
+	}
+	if up != nil {
+		up.stop()
+		if f != nil && up.fault != nil {
+			f = up.fault
+		}
+	}
+	if f != nil {
+		return f
+	}
+	x.conclude(up)
+	return nil
+}
+
+// conclude decides about the upstream's connection after a whole response.
+func (x *session) conclude(up *upload) {
+	w := x.work
+	keep, why := true, metrics.ClosedByResponse
+	switch {
+	case w.uw > w.ur: // bytes that nobody asked for: whose answer would they become?
+		keep = false
+	case w.resp.Close, w.resp.ConnectionAuth, w.req.ConnectionAuth:
+		keep = false
+	case up != nil && !up.complete():
+		keep = false
+		x.unread = true
+	case x.reason().cancelled():
+		keep, why = false, metrics.ClosedCallerGone
+	}
+	x.giveBack(keep, why)
+}
+
+// pass sends b to the caller.
+func (x *session) pass(b []byte) *fault.Fault {
+	if _, err := x.socket.Write(b); err != nil {
+		if why := x.reason(); why.cancelled() {
+			return why.fault()
+		}
+		return fault.New(fault.CallerGone, err)
+	}
+	return nil
+}
+
+// streaming enters the phase in which each part of the body gives the next one time to come.
+func (x *session) streaming() *fault.Fault {
+	x.shift.Lock()
+	defer x.shift.Unlock()
+	if !x.advance(phaseStream, x.after(x.work.exchange.route.Upstream.Timeout().Idle)) {
+		return x.reason().fault()
+	}
+	return nil
+}
+
+// touch gives the next part of a body time to come.
+func (x *session) touch() {
+	x.deadline.Store(x.after(x.work.exchange.route.Upstream.Timeout().Idle))
+}
+
+// passLength passes a body with Content-Length on, in the pieces in which it comes. The head is in out.
+func (x *session) passLength() *fault.Fault {
+	w := x.work
+	e := &w.exchange
+	left := w.resp.ContentLength
+	piece := w.up.B[w.ur:w.uw]
+	if int64(len(piece)) > left {
+		piece = piece[:left]
+	}
+	w.ur += len(piece)
+	left -= int64(len(piece))
+	e.received += int64(len(piece))
+	if len(w.out.B)+len(piece) <= cap(w.out.B) {
+		w.out.B = append(w.out.B, piece...)
+		piece = nil
+	}
+	if f := x.pass(w.out.B); f != nil {
+		return f
+	}
+	if len(piece) > 0 {
+		if f := x.pass(piece); f != nil {
+			return f
+		}
+	}
+	if left == 0 {
+		return nil
+	}
+	if f := x.streaming(); f != nil {
+		return f
+	}
+	for left > 0 {
+		if f := x.more(left); f != nil {
+			return f
+		}
+		piece := w.up.B[w.ur:w.uw]
+		if int64(len(piece)) > left {
+			piece = piece[:left]
+		}
+		w.ur += len(piece)
+		left -= int64(len(piece))
+		e.received += int64(len(piece))
+		if f := x.pass(piece); f != nil {
+			return f
+		}
+		x.touch()
+	}
+	return nil
+}
+
+// more reads what the upstream sends next into up, which has been dealt with. When much comes it reads much at a time.
+// want is how much is still to come, as far as that is known.
+func (x *session) more(want int64) *fault.Fault {
+	w := x.work
+	e := &w.exchange
+	if len(w.up.B) < conn.LargeBuffer && want > conn.SmallBuffer && e.conn.Ready() {
+		x.buffers.Put(w.up)
+		w.up = x.buffers.Large()
+	}
+	w.ur, w.uw = 0, 0
+	n, err := e.conn.Read(w.up.B)
+	if n > 0 && len(w.up.B) >= conn.LargeBuffer {
+		var m int
+		m, err = e.conn.ReadMore(w.up.B[n:])
+		n += m
+	}
+	w.uw = n
+	if n > 0 {
+		return nil // an error comes again
+	}
+	if why := x.reason(); why.cancelled() {
+		return why.fault()
+	}
+	return &fault.Fault{Token: fault.ResponseTruncated, Status: fault.ResponseTruncated.Status(), Err: err}
+}
+
+// passDecoded passes a body on that is told apart by chunks or by the end of the connection, framed anew. The head is
+// in out.
+func (x *session) passDecoded(out http1.Framing) *fault.Fault {
+	w := x.work
+	e, chunked := &w.exchange, w.resp.Framing == http1.Chunked
+	if chunked {
+		w.chunks.Reset()
+	}
+	streaming := false
+	for {
+		for w.uw > w.ur {
+			piece, n, err := w.up.B[w.ur:w.uw], w.uw-w.ur, error(nil)
+			if chunked {
+				if piece, n, err = w.chunks.Next(piece, &x.snap.Limits.HTTP); err != nil {
+					_ = x.pass(w.out.B) // what came before was in order
+					return badResponse(err)
+				}
+			}
+			w.ur += n
+			e.received += int64(len(piece))
+			if f := x.gather(piece, out); f != nil {
+				return f
+			}
+			if n == 0 {
+				break
+			}
+		}
+		if chunked && w.chunks.Done() {
+			if out == http1.Chunked {
+				w.out.B = http1.AppendLastChunk(w.out.B, w.resp.KeepTrailers(w.chunks.Trailers(), e.route.Response.Edits))
+			}
+			return x.pass(w.out.B)
+		}
+		if len(w.out.B) > 0 {
+			if f := x.pass(w.out.B); f != nil {
+				return f
+			}
+			w.out.B = w.out.B[:0]
+		}
+		if !streaming {
+			streaming = true
+			if f := x.streaming(); f != nil {
+				return f
+			}
+		}
+		f := x.more(conn.LargeBuffer)
+		if f != nil && !chunked && f.Err == io.EOF {
+			// The upstream said that this is the end, in TLS; anything else may have cut the body short.
+			if out == http1.Chunked {
+				return x.pass(http1.AppendLastChunk(w.out.B[:0], nil))
+			}
+			return nil
+		}
+		if f != nil {
+			return f
+		}
+		x.touch()
+	}
+}
+
+// gather puts a piece of the body into out, framed for the caller, and sends what there is when it does not fit.
+func (x *session) gather(piece []byte, out http1.Framing) *fault.Fault {
+	if len(piece) == 0 {
+		return nil
+	}
+	w := x.work
+	const frame = 24 // a chunk's size and the ends of two lines
+	if len(w.out.B)+len(piece)+frame > cap(w.out.B) {
+		if len(w.out.B) > 0 {
+			if f := x.pass(w.out.B); f != nil {
+				return f
+			}
+			w.out.B = w.out.B[:0]
+		}
+		if len(piece)+frame > cap(w.out.B) {
+			x.buffers.Put(w.out)
+			w.out = x.buffers.Large()
+			w.out.B = w.out.B[:0]
+		}
+	}
+	if out == http1.Chunked {
+		w.out.B = http1.AppendChunkHeader(w.out.B, len(piece))
+		w.out.B = append(w.out.B, piece...)
+		w.out.B = append(w.out.B, '\r', '\n')
+		return nil
+	}
+	w.out.B = append(w.out.B, piece...)
+	return nil
+}

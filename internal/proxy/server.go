@@ -1,0 +1,335 @@
+// Package proxy carries exchanges: from a caller's connection, by the current snapshot, to an upstream and back.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
+	"github.com/mtls-proxy/mtls-proxy/internal/logging"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
+)
+
+// Options are what a Server works with. All of it is required.
+type Options struct {
+	Store   *snapshot.Store
+	Metrics *metrics.Metrics
+	Log     *logging.Log
+}
+
+// Stats counts what is going on.
+type Stats struct {
+	ActiveConnections int            // of callers
+	ActiveExchanges   int            // in progress, tunnels included
+	Listeners         map[string]int // connections by listener
+}
+
+// Server serves callers. Serve, Probe and Stats may be called at any time until Drain has returned.
+type Server struct {
+	o    Options
+	base time.Time // when the clock began
+	ids  *requestIDs
+
+	clock    atomic.Int64 // nanoseconds since base, as of the last sweep
+	date     atomic.Pointer[[]byte]
+	draining atomic.Bool
+	works    sync.Pool // of *work
+
+	group    sync.WaitGroup // of sessions
+	refusing atomic.Int32   // connections that are being told that there is no room
+
+	mu       sync.Mutex // guards the following
+	sessions map[*session]struct{}
+	serving  []net.Addr              // where Serve accepts
+	probes   map[netip.AddrPort]bool // where probes come from
+	unix     map[string]bool         // likewise, for Unix sockets
+	sweeping bool                    // the sweeper runs
+	stopped  chan struct{}           // closed to end it
+	swept    chan struct{}           // closed once it has ended
+}
+
+// NewServer returns a Server that serves nobody yet. It starts no goroutine.
+func NewServer(o Options) *Server {
+	s := &Server{
+		o:        o,
+		base:     time.Now(),
+		ids:      newRequestIDs(),
+		sessions: make(map[*session]struct{}),
+		probes:   make(map[netip.AddrPort]bool),
+		unix:     make(map[string]bool),
+		stopped:  make(chan struct{}),
+		swept:    make(chan struct{}),
+	}
+	s.works.New = func() any { return new(work) }
+	s.tell(s.base)
+	return s
+}
+
+// now is t on the clock of deadlines.
+func (s *Server) now(t time.Time) int64 { return int64(t.Sub(s.base)) }
+
+// tell sets the coarse clock and the date.
+func (s *Server) tell(t time.Time) {
+	s.clock.Store(s.now(t))
+	text := http1.AppendDate(nil, t)
+	s.date.Store(&text)
+}
+
+const (
+	// acceptPause is how long accepting rests when the kernel has nothing to give a connection with.
+	acceptPause = 50 * time.Millisecond
+
+	// mostRefusing bounds how many callers are told at a time that there is no room. The others are just closed.
+	mostRefusing = 64
+)
+
+// Serve accepts callers of the listener of that name until ctx ends, which is no error, or ln fails. It does not close
+// ln; what it accepted lives on. ln must have deadlines.
+func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) error {
+	timed, ok := ln.(interface{ SetDeadline(time.Time) error })
+	if !ok {
+		return fmt.Errorf("%T has no deadlines", ln)
+	}
+	if err := timed.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = timed.SetDeadline(time.Unix(1, 0)) })()
+	s.open(ln.Addr())
+	defer s.closed(ln.Addr())
+	for {
+		c, err := ln.Accept()
+		switch {
+		case err == nil:
+			s.adopt(listener, c)
+		case ctx.Err() != nil:
+			return nil
+		case isPassing(err):
+			if l := s.o.Store.Current().Listener(listener); l != nil {
+				l.Metrics.Refused(metrics.RefusedByAccept)
+			}
+			pause(ctx, acceptPause)
+		default:
+			return err
+		}
+	}
+}
+
+// isPassing tells errors of one connection, and shortages, from those of the socket.
+func isPassing(err error) bool {
+	for _, errno := range []error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR, syscall.EPERM, syscall.EPROTO,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// open notes an address that is served, and sees to it that the sweeper runs.
+func (s *Server) open(a net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serving = append(s.serving, a)
+	if !s.sweeping {
+		s.sweeping = true
+		go s.sweep()
+	}
+}
+
+func (s *Server) closed(a net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.serving {
+		if s.serving[i] == a {
+			s.serving = append(s.serving[:i:i], s.serving[i+1:]...)
+			return
+		}
+	}
+}
+
+// adopt begins a session for c.
+func (s *Server) adopt(listener string, c net.Conn) {
+	snap := s.o.Store.Current()
+	policy := snap.Listener(listener)
+	if policy == nil { // left the configuration between the accept and now
+		_ = c.Close()
+		return
+	}
+	x := newSession(s, snap, policy, c)
+	s.mu.Lock()
+	x.probe = s.isProbe(c.RemoteAddr())
+	s.sessions[x] = struct{}{}
+	s.mu.Unlock()
+	x.metrics.Accepted()
+	s.group.Go(x.live)
+}
+
+// forget ends what adopt began.
+func (s *Server) forget(x *session) {
+	s.mu.Lock()
+	delete(s.sessions, x)
+	s.mu.Unlock()
+	x.metrics.Closed()
+}
+
+// Stats returns what is going on now.
+func (s *Server) Stats() Stats {
+	st := Stats{Listeners: make(map[string]int)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for x := range s.sessions {
+		if x.probe {
+			continue
+		}
+		st.ActiveConnections++
+		st.Listeners[x.name]++
+		if phaseOf(x.word.Load()).exchanging() {
+			st.ActiveExchanges++
+		}
+	}
+	return st
+}
+
+// freshGrace is how long a drain waits for the first request of a connection that was accepted just before.
+const freshGrace = time.Second
+
+// Drain lets every exchange in progress end, closes connections that are idle, and returns when none is left. When ctx
+// ends first it cuts the rest, and its error says how many those were. Nothing accepts any more when it is called.
+func (s *Server) Drain(ctx context.Context) error {
+	s.draining.Store(true)
+	begin := time.Now()
+	done := make(chan struct{})
+	go func() {
+		s.group.Wait()
+		close(done)
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var err error
+	for waiting := true; waiting; {
+		s.dismiss(time.Since(begin) > freshGrace)
+		select {
+		case <-done:
+			waiting = false
+		case <-tick.C:
+		case <-ctx.Done():
+			if n := s.cut(); n > 0 {
+				err = fmt.Errorf("%d connections cut in the middle of an exchange: %w", n, context.Cause(ctx))
+			}
+			<-done
+			waiting = false
+		}
+	}
+	s.mu.Lock()
+	sweeping := s.sweeping
+	s.mu.Unlock()
+	close(s.stopped)
+	if sweeping {
+		<-s.swept
+	}
+	return err
+}
+
+// dismiss ends the sessions that wait for a request, and those that wait for their first one only if fresh says so.
+func (s *Server) dismiss(fresh bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for x := range s.sessions {
+		w := x.word.Load()
+		if p := phaseOf(w); p == phaseIdle || p == phaseFresh && fresh {
+			x.cancel(w, cancelDrain)
+		}
+	}
+}
+
+// cut ends all sessions and returns how many were in the middle of an exchange.
+func (s *Server) cut() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for x := range s.sessions {
+		for {
+			w := x.word.Load()
+			if phaseOf(w).cancelled() {
+				x.socket.Interrupt()
+				break
+			}
+			if x.cancel(w, cancelCut) {
+				if phaseOf(w).exchanging() {
+					n++
+				}
+				break
+			}
+		}
+	}
+	return n
+}
+
+// evict ends the session that has been idle longest and reports whether there was one.
+func (s *Server) evict() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range 4 { // the choice may have got a request meanwhile
+		var oldest *session
+		var word uint64
+		for x := range s.sessions {
+			w := x.word.Load()
+			if p := phaseOf(w); p != phaseIdle && p != phaseFresh || x.probe || !x.counted.Load() {
+				continue
+			}
+			if oldest == nil || x.deadline.Load() < oldest.deadline.Load() {
+				oldest, word = x, w
+			}
+		}
+		if oldest == nil {
+			return false
+		}
+		if oldest.cancel(word, cancelEvict) {
+			return true
+		}
+	}
+	return false
+}
+
+// enter takes a place among the connections for x, making room if need be.
+func (s *Server) enter(x *session) bool {
+	gate := x.snap.Limits.Connections
+	entered := gate.TryEnter() || s.evict() && gate.Enter(time.Second, nil)
+	x.counted.Store(entered)
+	return entered
+}
+
+// lend and back keep what exchanges work with.
+func (s *Server) lend(b *conn.Buffers) *work {
+	w := s.works.Get().(*work)
+	w.in = b.Small()
+	return w
+}
+
+func (s *Server) back(w *work, b *conn.Buffers) {
+	b.Put(w.in)
+	b.Put(w.up)
+	b.Put(w.out)
+	w.in, w.up, w.out = nil, nil, nil
+	w.clear()
+	s.works.Put(w)
+}

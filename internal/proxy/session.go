@@ -1,0 +1,264 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
+	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
+)
+
+// session is one connection of a caller: one goroutine that reads requests and answers them, one after the other.
+type session struct {
+	server   *Server
+	socket   *conn.Socket
+	name     string // of the listener
+	address  string // the caller's IP address; "" on a Unix socket
+	loopback bool
+	probe    bool // the watchdog's own; set before the goroutine starts
+	metrics  *metrics.Listener
+
+	word     atomic.Uint64 // see phase
+	deadline atomic.Int64  // of the phase, on the server's clock
+	up       atomic.Pointer[upstream.Conn]
+	giveUp   atomic.Pointer[func(error)] // ends whatever an exchange waits for before it has a connection
+	counted  atomic.Bool                 // it has a place among limits.max_connections
+	overall  atomic.Int64                // deadline of an exchange with an upload, until the response's head
+
+	shift sync.Mutex // held to change the phase while an upload is in progress
+
+	// What follows belongs to the session's goroutine.
+	snap      *snapshot.Snapshot // the current exchange's
+	policy    *snapshot.Listener // that of snap
+	buffers   *conn.Buffers
+	work      *work // nil while there is nothing to do
+	forwarded []byte
+	drained   bool // the last read of this run took all there was
+	closing   bool // nothing more is served
+	unread    bool // the caller may still be sending what nobody will read
+	apart     bool // the exchange that step left to be carried outside of it
+	step      func() bool
+
+	// swept belongs to the sweeper.
+	swept struct {
+		word   uint64
+		looked bool
+		left   time.Time // since when the listener is not in the configuration
+	}
+}
+
+// work is what a session needs while it has bytes to deal with.
+type work struct {
+	in   *conn.Buffer // from the caller: in.B[r:w] is not dealt with
+	r, w int
+
+	up       *conn.Buffer // from the upstream: up.B[ur:uw] is not dealt with
+	ur, uw   int
+	out      *conn.Buffer // on its way to either
+	req      http1.Request
+	resp     http1.Response
+	chunks   http1.ChunkReader // of the response
+	body     http1.ChunkReader // of the request
+	exchange exchange
+	pending  bool // req is half parsed
+}
+
+// clear makes w fit for another session. Slices of the parsers keep their memory.
+func (w *work) clear() {
+	w.r, w.w, w.ur, w.uw = 0, 0, 0, 0
+	w.req.Reset()
+	w.resp.Reset()
+	w.chunks.Reset()
+	w.body.Reset()
+	w.exchange = exchange{}
+	w.pending = false
+}
+
+func newSession(s *Server, snap *snapshot.Snapshot, policy *snapshot.Listener, c net.Conn) *session {
+	x := &session{
+		server: s, socket: conn.NewSocket(c), name: policy.Name, loopback: isLoopback(c.LocalAddr()),
+		metrics: policy.Metrics, snap: snap, policy: policy, buffers: snap.Buffers(),
+	}
+	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		x.address = tcp.IP.String()
+	}
+	x.step = x.serve
+	x.deadline.Store(x.after(snap.Limits.IdleTimeout))
+	return x
+}
+
+// after is the deadline of something that begins now. The clock may be late by one sweep, so that much is added.
+func (x *session) after(d time.Duration) int64 {
+	return x.server.clock.Load() + int64(d) + int64(sweepMost)
+}
+
+// live serves the caller until either side has enough.
+func (x *session) live() {
+	defer x.server.forget(x)
+	defer x.release()
+	if !x.probe {
+		if !x.server.enter(x) {
+			x.turnAway()
+			_ = x.socket.Close()
+			return
+		}
+		defer func() { x.snap.Limits.Connections.Leave() }()
+	}
+	for {
+		err := x.socket.Run(x.step)
+		if x.apart {
+			x.apart = false
+			x.exchange()
+		}
+		if x.closing {
+			break
+		}
+		if err != nil && !x.wake() {
+			break
+		}
+	}
+	if x.unread {
+		x.linger()
+	}
+	_ = x.socket.Close()
+}
+
+// wake decides what becomes of a session whose wait for a request was ended: a request that arrived in the same moment
+// is still served. False: nothing is to be done.
+func (x *session) wake() bool {
+	why := x.reason()
+	switch {
+	case why == cancelHead:
+		x.refuseHead(cancelHead.fault())
+		return false
+	case !why.harmless():
+		return false
+	}
+	x.revive(phaseIdle, x.after(x.snap.Limits.IdleTimeout))
+	w := x.working()
+	if w.w == len(w.in.B) {
+		return false
+	}
+	n, err := x.socket.ReadNow(w.in.B[w.w:])
+	if err != nil {
+		return false
+	}
+	w.w += n
+	w.exchange.last = true
+	return true
+}
+
+// working returns what to work with.
+func (x *session) working() *work {
+	if x.work == nil {
+		x.work = x.server.lend(x.buffers)
+	}
+	return x.work
+}
+
+func (x *session) release() {
+	if x.work != nil {
+		x.server.back(x.work, x.buffers)
+		x.work = nil
+	}
+}
+
+// serve is the step of a session: it reads and answers until there is nothing left to read. True ends the run, either for
+// good or to carry an exchange that needs to read from the caller.
+func (x *session) serve() (done bool) {
+	w := x.working()
+	x.drained = false
+	for {
+		if w.w > w.r {
+			n, err := w.req.Parse(w.in.B[w.r:w.w], &x.snap.Limits.HTTP)
+			switch {
+			case err != nil:
+				x.refuse(err)
+				return true
+			case n > 0:
+				w.pending = false
+				x.begin(n)
+				if x.apart || x.closing {
+					return true
+				}
+				continue
+			case !w.pending:
+				w.pending = true
+				if !x.advance(phaseHead, x.after(x.snap.Limits.HeaderTimeout)) && !x.reason().harmless() {
+					x.closing = true
+					return true
+				}
+			}
+		}
+		if x.drained {
+			if w.w == w.r && !w.pending {
+				x.release()
+			}
+			return false
+		}
+		if !x.fill(w) {
+			x.closing = true
+			return true
+		}
+		if x.drained && w.w == w.r {
+			x.release()
+			return false
+		}
+	}
+}
+
+// fill reads what the caller sent. False: there will be no more.
+func (x *session) fill(w *work) bool {
+	w.makeRoom(x.buffers, x.snap.Limits.HTTP.MaxHead)
+	room := w.in.B[w.w:]
+	n, err := x.socket.TryRead(room)
+	w.w += n
+	x.drained = n < len(room)
+	switch {
+	case err == nil, errors.Is(err, conn.ErrWouldBlock):
+		return true
+	case errors.Is(err, conn.ErrInterrupted):
+		return x.wake()
+	}
+	return false // io.EOF and what is worse
+}
+
+// makeRoom sees to it that there is room behind what was read, for a head of up to most bytes and a little more.
+func (w *work) makeRoom(b *conn.Buffers, most int) {
+	if w.r == w.w {
+		w.r, w.w = 0, 0
+	}
+	if w.w < len(w.in.B) {
+		return
+	}
+	if w.r > 0 {
+		w.w = copy(w.in.B, w.in.B[w.r:w.w])
+		w.r = 0
+		return
+	}
+	larger := b.Large()
+	if most >= len(larger.B) {
+		larger = &conn.Buffer{B: make([]byte, most+conn.SmallBuffer)}
+	}
+	copy(larger.B, w.in.B)
+	b.Put(w.in)
+	w.in = larger
+}
+
+// rest is what a session does after an exchange: it waits for the next request, or ends.
+func (x *session) rest() {
+	w := x.work
+	w.req.Reset()
+	if x.closing {
+		return
+	}
+	if !x.advance(phaseIdle, x.after(x.snap.Limits.IdleTimeout)) {
+		x.closing = true
+	}
+}

@@ -1,0 +1,140 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/fault"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+)
+
+// upgrade follows a 101 by passing bytes on in both directions until both ends have said that they are done.
+func (x *session) upgrade() *fault.Fault {
+	w := x.work
+	e, r := &w.exchange, &w.resp
+	if w.req.Upgrade == nil || !http1.UpgradeOffered(w.req.Upgrade, r.Upgrade) {
+		return fault.New(fault.UpgradeFailed, errors.New("101 to a request that asked for no such protocol"))
+	}
+	x.leaveGate()
+	e.status, e.upstream, e.answered, e.last = 101, true, true, true
+	rewrite := e.route.Response
+	rewrite.CallerMinor = w.req.Minor
+	w.out.B = append(r.Append(w.out.B[:0], &rewrite), w.up.B[w.ur:w.uw]...)
+	e.received = int64(w.uw - w.ur)
+	w.ur, w.uw = 0, 0
+	if f := x.pass(w.out.B); f != nil {
+		return f
+	}
+	if !x.advance(phaseTunnel, x.after(e.route.Upstream.Timeout().TunnelIdle)) {
+		return x.reason().fault()
+	}
+	e.conn.Apart(true)
+	t := &tunnel{x: x, in: x.buffers.Small(), done: make(chan struct{})}
+	t.w = copy(t.in.B, w.in.B[e.body:w.w])
+	go t.carry()
+	f := x.fromUpstream()
+	if f != nil {
+		e.conn.Interrupt()
+		x.socket.Interrupt()
+	}
+	<-t.done
+	e.conn.Apart(false)
+	x.buffers.Put(t.in)
+	e.sent = t.sent
+	if f == nil || f.Token == fault.InternalError {
+		f = t.fault
+	}
+	if f == nil && x.reason().cancelled() {
+		f = x.reason().fault()
+	}
+	if f != nil {
+		return f
+	}
+	x.closing = true
+	x.giveBack(false, metrics.ClosedTunnel)
+	return nil
+}
+
+// fromUpstream passes on what the upstream sends, to its end.
+func (x *session) fromUpstream() *fault.Fault {
+	w := x.work
+	e := &w.exchange
+	for {
+		f := x.more(conn.LargeBuffer)
+		switch {
+		case f == nil:
+		case f.Err == io.EOF:
+			if x.socket.CloseWrite() != nil {
+				return fault.New(fault.CallerGone, errors.New("the caller's connection broke"))
+			}
+			return nil
+		default:
+			return f
+		}
+		e.received += int64(w.uw - w.ur)
+		if f := x.pass(w.up.B[w.ur:w.uw]); f != nil {
+			return f
+		}
+		x.touchTunnel()
+	}
+}
+
+func (x *session) touchTunnel() {
+	x.deadline.Store(x.after(x.work.exchange.route.Upstream.Timeout().TunnelIdle))
+}
+
+// tunnel is the direction from the caller to the upstream.
+type tunnel struct {
+	x    *session
+	in   *conn.Buffer
+	w    int
+	done chan struct{}
+
+	// What follows may be read once done is closed.
+	sent  int64
+	fault *fault.Fault
+}
+
+func (t *tunnel) carry() {
+	defer close(t.done)
+	x := t.x
+	up := x.work.exchange.conn
+	for {
+		if t.w > 0 {
+			_, err := up.Write(t.in.B[:t.w])
+			if err == nil {
+				err = up.Flush()
+			}
+			if err != nil {
+				t.end(up.Fault(fault.PhaseSend, err))
+				return
+			}
+			t.sent += int64(t.w)
+		}
+		n, err := x.socket.Read(t.in.B)
+		t.w = n
+		switch {
+		case n > 0:
+			x.touchTunnel()
+		case err == io.EOF:
+			if err := up.CloseWrite(); err != nil {
+				t.end(up.Fault(fault.PhaseSend, err))
+			}
+			return
+		default:
+			t.end(fault.New(fault.CallerGone, err))
+			return
+		}
+	}
+}
+
+// end breaks the tunnel off: half of one is of no use.
+func (t *tunnel) end(f *fault.Fault) {
+	t.fault = f
+	if c := t.x.up.Load(); c != nil {
+		c.Interrupt()
+	}
+	t.x.socket.Interrupt()
+}

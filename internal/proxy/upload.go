@@ -1,0 +1,246 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/fault"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
+	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
+)
+
+// upload passes a request's body on while it arrives, beside the session, which waits for the response: that may come
+// before the body has ended.
+type upload struct {
+	x       *session
+	conn    *upstream.Conn
+	in      *conn.Buffer // from the caller: in.B[r:w] is not dealt with
+	r, w    int
+	out     *conn.Buffer // framed for the upstream
+	done    chan struct{}
+	ended   atomic.Bool // the whole body was sent
+	stopped atomic.Bool
+
+	// What follows may be read once done is closed.
+	fault *fault.Fault // why it ended early, if the caller or a limit is to blame
+	sent  int64
+}
+
+// startUpload begins to send the body. The head is written already, and goes with the first bytes.
+func (x *session) startUpload(t *upstream.Timeout) *upload {
+	w := x.work
+	e := &w.exchange
+	u := &upload{x: x, conn: e.conn, done: make(chan struct{}), in: x.buffers.Small()}
+	if waiting := w.in.B[e.body:w.w]; len(waiting) > len(u.in.B) {
+		x.buffers.Put(u.in)
+		u.in = x.buffers.Large()
+		if len(waiting) > len(u.in.B) {
+			u.in = &conn.Buffer{B: make([]byte, len(waiting))}
+		}
+	}
+	u.w = copy(u.in.B, w.in.B[e.body:w.w])
+	w.w = e.body // the head stays for the record; what the upload leaves over comes back behind it
+	e.conn.Apart(true)
+	x.overall.Store(x.server.now(e.start) + int64(t.Request))
+	if w.req.Expect100 && u.w == 0 {
+		x.await(phaseRequest, x.server.clock.Load(), t) // until it sees a 100, the caller sends nothing
+	} else {
+		x.proceed(phaseUpload, x.uploadDeadline(t), phaseRequest)
+	}
+	go u.run(t)
+	return u
+}
+
+// complete reports whether the whole body was sent.
+func (u *upload) complete() bool { return u.ended.Load() }
+
+// stop ends the upload, if it has not ended yet, and waits for that. What it read beyond the body goes back to the
+// session.
+func (u *upload) stop() {
+	if u.stopped.Swap(true) {
+		return
+	}
+	x := u.x
+	if !u.complete() {
+		x.socket.InterruptRead()
+		u.conn.Interrupt()
+	}
+	<-u.done
+	u.conn.Apart(false)
+	w := x.work
+	e := &w.exchange
+	e.sent = u.sent
+	if u.complete() {
+		u.handBack(w)
+		e.whole, e.end = true, e.body
+	}
+	x.buffers.Put(u.in)
+	x.buffers.Put(u.out)
+}
+
+// handBack gives the session what was read beyond the body.
+func (u *upload) handBack(w *work) {
+	over := u.in.B[u.r:u.w]
+	if len(over) > len(w.in.B)-w.w {
+		larger := &conn.Buffer{B: make([]byte, w.w+len(over)+conn.SmallBuffer)}
+		copy(larger.B, w.in.B[:w.w])
+		w.in = larger // the small one may still be looked at for the record
+	}
+	w.w += copy(w.in.B[w.w:], over)
+}
+
+func (u *upload) run(t *upstream.Timeout) {
+	defer close(u.done)
+	var err error
+	if u.x.work.req.Framing == http1.Chunked {
+		err = u.chunked()
+	} else {
+		err = u.length()
+	}
+	if err == nil {
+		err = u.conn.Flush()
+	}
+	if err == nil {
+		u.ended.Store(true)
+		u.x.await(phaseUpload, u.x.server.clock.Load()+int64(sweepMost), t)
+		return
+	}
+	if u.fault != nil && u.fault.Token != fault.CallerGone {
+		u.cancel(cancelBody)
+	} else if u.fault != nil {
+		u.cancel(cancelGone)
+	} else {
+		// The upstream does not take it. It may say why.
+		u.x.await(phaseUpload, u.x.server.clock.Load()+int64(sweepMost), t)
+	}
+}
+
+// cancel ends the exchange, unless that is done already.
+func (u *upload) cancel(why phase) {
+	for !u.stopped.Load() {
+		w := u.x.word.Load()
+		if phaseOf(w).cancelled() || u.x.cancel(w, why) {
+			return
+		}
+	}
+}
+
+// length sends a body with Content-Length as it comes.
+func (u *upload) length() error {
+	left := u.x.work.req.ContentLength
+	for {
+		piece := u.in.B[u.r:u.w]
+		if int64(len(piece)) > left {
+			piece = piece[:left]
+		}
+		u.r += len(piece)
+		left -= int64(len(piece))
+		if len(piece) > 0 {
+			if _, err := u.conn.Write(piece); err != nil {
+				return err
+			}
+			u.sent += int64(len(piece))
+		}
+		if left == 0 {
+			return nil
+		}
+		if err := u.more(left); err != nil {
+			return err
+		}
+	}
+}
+
+// chunked sends a body in chunks of our own, as it comes.
+func (u *upload) chunked() error {
+	x := u.x
+	e, body := &x.work.exchange, &x.work.body
+	body.Reset()
+	u.out = x.buffers.Small()
+	u.out.B = u.out.B[:0]
+	for {
+		for u.r < u.w {
+			piece, n, err := body.Next(u.in.B[u.r:u.w], &x.snap.Limits.HTTP)
+			if err != nil {
+				u.fault = badBody(err)
+				return err
+			}
+			u.r += n
+			if u.sent += int64(len(piece)); u.sent > e.route.MaxBody {
+				u.fault = tooLarge(e.route.MaxBody)
+				return u.fault
+			}
+			if len(piece) > 0 {
+				u.out.B = http1.AppendChunkHeader(u.out.B, len(piece))
+				u.out.B = append(u.out.B, piece...)
+				u.out.B = append(u.out.B, '\r', '\n')
+			}
+			if n == 0 {
+				break
+			}
+		}
+		if body.Done() {
+			u.out.B = http1.AppendLastChunk(u.out.B, x.work.req.KeepTrailers(body.Trailers(), e.route.Request.Edits))
+		}
+		if _, err := u.conn.Write(u.out.B); err != nil {
+			return err
+		}
+		u.out.B = u.out.B[:0]
+		if body.Done() {
+			return nil
+		}
+		if err := u.more(conn.LargeBuffer); err != nil {
+			return err
+		}
+	}
+}
+
+func badBody(err error) *fault.Fault {
+	f := fault.New(fault.BadRequest, err)
+	if e, ok := errors.AsType[*http1.Error](err); ok {
+		f = fault.New(tokenOf(e.Kind), err).WithDetail(sentence(e.Detail))
+	}
+	return f
+}
+
+// more sends what was written and reads what the caller sends next. want is how much is still to come, as far as that is
+// known: no more is read.
+func (u *upload) more(want int64) error {
+	if err := u.conn.Flush(); err != nil {
+		return err
+	}
+	full := u.w == len(u.in.B)
+	u.r, u.w = 0, 0
+	if full && want > conn.SmallBuffer && len(u.in.B) < conn.LargeBuffer {
+		u.x.buffers.Put(u.in)
+		u.in = u.x.buffers.Large()
+	}
+	room := u.in.B
+	if int64(len(room)) > want {
+		room = room[:want]
+	}
+	n, err := u.x.socket.Read(room)
+	u.w = n
+	switch {
+	case n > 0:
+		u.x.touchUpload()
+		return nil
+	case errors.Is(err, conn.ErrInterrupted):
+	case err == io.EOF:
+		u.fault = fault.New(fault.CallerGone, errors.New("the caller ended the connection in the middle of the request's body"))
+	default:
+		u.fault = fault.New(fault.CallerGone, err)
+	}
+	return err
+}
+
+// touchUpload gives the next part of a request's body time to come, unless the response's has begun to.
+func (x *session) touchUpload() {
+	x.proceed(phaseUpload, x.uploadDeadline(x.work.exchange.route.Upstream.Timeout()), phaseUpload, phaseHeader, phaseRequest)
+}
+
+// uploadDeadline is when the next part has to be there, or everything.
+func (x *session) uploadDeadline(t *upstream.Timeout) int64 {
+	return min(x.after(t.Idle), x.overall.Load())
+}

@@ -1,0 +1,164 @@
+// Package reload replaces what is running by what the configuration says now,
+// whole or not at all.
+package reload
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/config"
+	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
+)
+
+// Part is something beside the snapshot that follows the configuration: the
+// listeners, the operators' surface, the log.
+type Part interface {
+	// Prepare does everything that can fail and nothing that anybody notices.
+	// Exactly one of the change's methods is called afterwards.
+	Prepare(ctx context.Context, cfg *config.Config) (Change, error)
+}
+
+// Change is what a Part prepared.
+type Change interface {
+	Commit() // cannot fail; called once the new snapshot is published
+	Abort()  // as if Prepare had never been called
+}
+
+// Announcer tells the service manager that a reload is under way. Every
+// Reloading is followed by one Ready, whatever became of the reload.
+type Announcer interface {
+	Reloading()
+	Ready(Outcome)
+}
+
+// Options is what a Reloader works with. All of it is required.
+type Options struct {
+	Load  func() (*config.Config, error)
+	Build func(ctx context.Context, cfg *config.Config, prev *snapshot.Snapshot) (*snapshot.Snapshot, error)
+	Store *snapshot.Store
+	Parts []Part // prepared and committed in this order
+
+	// Published is called right after next was published, before the parts
+	// commit; old is nil at the start.
+	Published func(cfg *config.Config, old, next *snapshot.Snapshot)
+
+	Announcer Announcer
+}
+
+// Outcome is what became of one reload.
+type Outcome struct {
+	Generation uint64    `json:"generation"` // the one that serves now
+	At         time.Time `json:"at"`
+	Seconds    float64   `json:"seconds"`
+	Changes    []string  `json:"changes,omitempty"` // none: the files say what they said before
+	Error      string    `json:"error,omitempty"`   // why nothing changed
+}
+
+// OK tells whether the new generation serves.
+func (o Outcome) OK() bool { return o.Error == "" }
+
+// Reloader carries out reloads, one at a time.
+type Reloader struct {
+	o    Options
+	turn chan struct{} // holds one token: whoever has it reloads
+
+	// Owned by whoever has the turn.
+	cfg *config.Config
+}
+
+// New returns a Reloader that has not loaded anything yet.
+func New(o Options) *Reloader {
+	r := &Reloader{o: o, turn: make(chan struct{}, 1)}
+	r.turn <- struct{}{}
+	return r
+}
+
+// Start builds and publishes the first generation. Nobody is told: the service
+// is not ready yet.
+func (r *Reloader) Start(ctx context.Context, cfg *config.Config) (Outcome, error) {
+	if err := r.take(ctx); err != nil {
+		return Outcome{}, err
+	}
+	defer r.give()
+	return r.apply(ctx, func() (*config.Config, error) { return cfg, nil })
+}
+
+// Reload loads the configuration again and publishes a generation made from
+// it. When it returns, that generation serves, or err says why the old one
+// still does; what the old one leaves behind goes away by itself. A second
+// caller waits for the first.
+func (r *Reloader) Reload(ctx context.Context) (Outcome, error) {
+	if err := r.take(ctx); err != nil {
+		return Outcome{}, err
+	}
+	defer r.give()
+	r.o.Announcer.Reloading()
+	out, err := r.apply(ctx, r.o.Load)
+	r.o.Announcer.Ready(out)
+	return out, err
+}
+
+func (r *Reloader) take(ctx context.Context) error {
+	select {
+	case <-r.turn:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the reload before this one: %w", context.Cause(ctx))
+	}
+}
+
+func (r *Reloader) give() { r.turn <- struct{}{} }
+
+func (r *Reloader) apply(ctx context.Context, load func() (*config.Config, error)) (Outcome, error) {
+	begin := time.Now()
+	changes, err := r.swap(ctx, load)
+	out := Outcome{At: begin, Seconds: time.Since(begin).Seconds(), Changes: changes}
+	if cur := r.o.Store.Current(); cur != nil {
+		out.Generation = cur.Generation
+	}
+	if err != nil {
+		out.Error = err.Error()
+	}
+	return out, err
+}
+
+// swap does the work in the order that keeps every failure before the first
+// visible effect.
+func (r *Reloader) swap(ctx context.Context, load func() (*config.Config, error)) (changes []string, err error) {
+	cfg, err := load()
+	if err != nil {
+		return nil, err
+	}
+	var prepared []Change
+	defer func() {
+		if err != nil {
+			for _, change := range slices.Backward(prepared) {
+				change.Abort()
+			}
+		}
+	}()
+	for _, part := range r.o.Parts {
+		change, err := part.Prepare(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		prepared = append(prepared, change)
+	}
+	prev := r.o.Store.Current()
+	next, err := r.o.Build(ctx, cfg, prev)
+	if err != nil {
+		return nil, err
+	}
+	if prev != nil {
+		changes = diff(r.cfg, cfg, prev, next)
+	}
+	r.o.Store.Publish(next)
+	r.o.Published(cfg, prev, next)
+	for _, change := range prepared {
+		change.Commit()
+	}
+	r.cfg = cfg
+	return changes, nil
+}

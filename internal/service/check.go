@@ -1,0 +1,140 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/config"
+	"github.com/mtls-proxy/mtls-proxy/internal/identity"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
+	"github.com/mtls-proxy/mtls-proxy/internal/trust"
+)
+
+// Found is what Check loaded.
+type Found struct {
+	Identities []IdentityStatus
+	Warnings   []string
+}
+
+// Check loads everything that cfg names, as a start would, and looks at who
+// may write to it. It opens no port and no connection, and reports all it
+// found to be wrong as one BadConfiguration.
+func Check(ctx context.Context, cfg *config.Config) (Found, error) {
+	var (
+		found Found
+		errs  []error
+	)
+	for _, p := range cfg.Warnings {
+		found.Warnings = append(found.Warnings, p.String())
+	}
+	for _, name := range sortedKeys(cfg.Identity) {
+		id, err := identity.Load(identity.Source{Name: name, Certificate: cfg.Identity[name].Certificate, Key: cfg.Identity[name].Key})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		found.Identities = append(found.Identities, identityStatus(id))
+		for _, w := range id.Warnings {
+			found.Warnings = append(found.Warnings, fmt.Sprintf("identity %q: %s", name, w))
+		}
+	}
+	for _, name := range sortedKeys(cfg.Trust) {
+		b, err := trust.Load(trust.Source{Name: name, CA: cfg.Trust[name].CA, SystemRoots: cfg.Trust[name].SystemRoots})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, w := range b.Warnings {
+			found.Warnings = append(found.Warnings, fmt.Sprintf("trust %q: %s", name, w))
+		}
+	}
+	if _, err := adminSettings(cfg); err != nil {
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		// What is left is how the parts fit together.
+		next, err := snapshot.Build(ctx, cfg, nil, metrics.New(metrics.Options{Faults: faults()}))
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			next.Retire(nil)
+		}
+	}
+	if len(errs) > 0 {
+		return found, BadConfiguration{located(cfg, errors.Join(errs...))}
+	}
+	return found, nil
+}
+
+// located gives what err says about files the place in the configuration that
+// names the file. Where that cannot be done for all of it, err stays as it is.
+func located(cfg *config.Config, err error) error {
+	var found config.Problems
+	if _, is := errors.AsType[config.Problems](err); is || !locate(cfg, err, &found) {
+		return err
+	}
+	return found
+}
+
+func locate(cfg *config.Config, err error, found *config.Problems) bool {
+	add := func(file, fact, hint string, cause error) {
+		key := keyOf(cfg, file)
+		fact = file + ": " + fact
+		if cause != nil {
+			fact += ": " + cause.Error()
+		}
+		*found = append(*found, config.Problem{Origin: cfg.Origin(key), Key: key, Fact: fact, Hint: hint})
+	}
+	switch wrapped := err.(type) {
+	case *identity.Problem:
+		add(wrapped.File, wrapped.Fact, wrapped.Hint, wrapped.Err)
+		return true
+	case *trust.Problem:
+		add(wrapped.File, wrapped.Fact, wrapped.Hint, wrapped.Err)
+		return true
+	case interface{ Unwrap() []error }:
+		for _, e := range wrapped.Unwrap() {
+			if !locate(cfg, e, found) {
+				*found = append(*found, config.Problem{Fact: e.Error()})
+			}
+		}
+		return true
+	case interface{ Unwrap() error }:
+		inner := wrapped.Unwrap()
+		return inner != nil && locate(cfg, inner, found)
+	}
+	return false
+}
+
+// keyOf is the key whose value is that file, "" when there is none.
+func keyOf(cfg *config.Config, file string) string {
+	for _, name := range sortedKeys(cfg.Identity) {
+		switch file {
+		case cfg.Identity[name].Certificate:
+			return "identity." + name + ".certificate"
+		case cfg.Identity[name].Key:
+			return "identity." + name + ".key"
+		}
+	}
+	for _, name := range sortedKeys(cfg.Trust) {
+		if slices.Contains(cfg.Trust[name].CA, file) {
+			return "trust." + name + ".ca"
+		}
+	}
+	switch file {
+	case "":
+	case cfg.Admin.TLS.Certificate:
+		return "admin.tls.certificate"
+	case cfg.Admin.TLS.Key:
+		return "admin.tls.key"
+	case cfg.Admin.TLS.ClientCA:
+		return "admin.tls.client_ca"
+	}
+	return ""
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

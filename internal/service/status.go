@@ -1,0 +1,301 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/config"
+	"github.com/mtls-proxy/mtls-proxy/internal/identity"
+	"github.com/mtls-proxy/mtls-proxy/internal/logging"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+	"github.com/mtls-proxy/mtls-proxy/internal/reload"
+	"github.com/mtls-proxy/mtls-proxy/internal/route"
+	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
+)
+
+// State is where in its life the service is.
+type State string
+
+// The states, in the order in which they come.
+const (
+	Starting State = "starting"
+	Serving  State = "serving"
+	Draining State = "draining"
+)
+
+// Status is what the running service says about itself: the answer of /status,
+// which `mtls-proxy status` reads back. Fields are added, never renamed.
+type Status struct {
+	Version       string    `json:"version"`
+	State         State     `json:"state"`
+	PID           int       `json:"pid"`
+	Started       time.Time `json:"started"`
+	UptimeSeconds int64     `json:"uptime_seconds"`
+	Config        string    `json:"config,omitempty"` // the file; none when flags said it all
+	Generation    uint64    `json:"generation"`
+	Connections   int       `json:"connections"` // of callers
+	Exchanges     int       `json:"exchanges"`   // in progress
+
+	Listeners  []ListenerStatus `json:"listeners"`
+	Routes     []RouteStatus    `json:"routes"`
+	Upstreams  []UpstreamStatus `json:"upstreams"`
+	Identities []IdentityStatus `json:"identities"`
+	Limits     []LimitStatus    `json:"limits"`
+	Admin      []string         `json:"admin"` // addresses of the operators' surface
+
+	LastReload        reload.Outcome `json:"last_reload"` // the start counts as the first
+	Warnings          []string       `json:"warnings"`
+	LogRecordsDropped uint64         `json:"log_records_dropped"`
+}
+
+// ListenerStatus is one listener with the sockets it has now.
+type ListenerStatus struct {
+	Name      string   `json:"name"`
+	Addresses []string `json:"addresses"`
+	Inherited bool     `json:"inherited"` // from the service manager
+}
+
+// RouteStatus is one route by the name that metrics and the log give it.
+type RouteStatus struct {
+	Name     string `json:"name"`
+	Upstream string `json:"upstream"`
+}
+
+// UpstreamStatus is one upstream with its pool.
+type UpstreamStatus struct {
+	Name              string `json:"name"`
+	URL               string `json:"url"`
+	IdleConnections   int    `json:"idle_connections"`
+	ActiveConnections int    `json:"active_connections"`
+}
+
+// IdentityStatus describes a client certificate; the key is not in it.
+type IdentityStatus struct {
+	Name      string    `json:"name"`
+	Subject   string    `json:"subject"`
+	Issuer    string    `json:"issuer"`
+	Serial    string    `json:"serial"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	DaysLeft  int       `json:"days_left"` // negative once it has expired
+}
+
+// LimitStatus is how much of a limit is used.
+type LimitStatus struct {
+	Name  string  `json:"name"`
+	Used  float64 `json:"used"`
+	Limit float64 `json:"limit"` // 0: off
+}
+
+// daysLeft counts whole days from now until t: 0 on the last day, negative
+// from the moment of expiry.
+func daysLeft(t, now time.Time) int {
+	left := t.Sub(now)
+	days := int(left / (24 * time.Hour))
+	if left < 0 {
+		days--
+	}
+	return days
+}
+
+// Status is what /status answers now.
+func (s *service) Status() Status {
+	now := time.Now()
+	stats := s.server.Stats()
+	st := Status{ // lists are never null for who reads the JSON
+		Identities: []IdentityStatus{}, Admin: []string{},
+		Version:           s.o.Version,
+		State:             s.state.Load().(State),
+		PID:               os.Getpid(),
+		Started:           s.started,
+		UptimeSeconds:     int64(now.Sub(s.started).Seconds()),
+		Config:            s.o.Config,
+		Connections:       stats.ActiveConnections,
+		Exchanges:         stats.ActiveExchanges,
+		LastReload:        s.last.get(),
+		Warnings:          s.warnings(),
+		LogRecordsDropped: s.log.Dropped(),
+	}
+	st.Listeners, _ = s.listeners.status()
+	addresses, _ := s.admin.status()
+	st.Admin = append(st.Admin, addresses...)
+	cur := s.current.Load()
+	if cur == nil {
+		return st
+	}
+	st.Generation = cur.snap.Generation
+	for _, id := range cur.snap.Identities {
+		st.Identities = append(st.Identities, identityStatus(id))
+	}
+	st.Upstreams, st.Routes, st.Limits = upstreamsOf(cur.snap), routesOf(cur.cfg), limitsOf(cur.figures)
+	return st
+}
+
+// current is the generation that serves, with the configuration it was made of
+// and the figures that it shows.
+type current struct {
+	cfg     *config.Config
+	snap    *snapshot.Snapshot
+	figures *metrics.Publication
+}
+
+// warnings are what an operator should look at while this generation serves.
+func (s *service) warnings() []string {
+	list := []string{}
+	for _, err := range s.inheritance {
+		list = append(list, err.Error())
+	}
+	_, listening := s.listeners.status()
+	_, operating := s.admin.status()
+	return slices.Concat(list, s.advice(), listening, operating)
+}
+
+// advice is what the configuration and its files give reason to say, though
+// they are served.
+func (s *service) advice() (list []string) {
+	cur := s.current.Load()
+	if cur == nil {
+		return nil
+	}
+	for _, p := range cur.cfg.Warnings {
+		list = append(list, p.String())
+	}
+	for _, id := range cur.snap.Identities {
+		for _, w := range id.Warnings {
+			list = append(list, fmt.Sprintf("identity %q: %s", id.Name, w))
+		}
+	}
+	for _, b := range cur.snap.Bundles {
+		for _, w := range b.Warnings {
+			list = append(list, fmt.Sprintf("trust %q: %s", b.Name, w))
+		}
+	}
+	return list
+}
+
+// statusLine is the same for `systemctl status`, in one line.
+func (s *service) statusLine() string {
+	cur := s.current.Load()
+	if cur == nil {
+		return "starting"
+	}
+	var b strings.Builder
+	stats := s.server.Stats()
+	fmt.Fprintf(&b, "%s generation %d: %s, %s in progress", s.state.Load(), cur.snap.Generation,
+		count(len(cur.cfg.Upstream), "upstream"), count(stats.ActiveExchanges, "request"))
+	if id := firstToExpire(cur.snap.Identities); id != nil {
+		switch days := daysLeft(id.NotAfter, time.Now()); {
+		case days < 0:
+			fmt.Fprintf(&b, ", certificate %q HAS EXPIRED", id.Name)
+		case days == 0:
+			fmt.Fprintf(&b, ", certificate %q expires today", id.Name)
+		default:
+			fmt.Fprintf(&b, ", certificate %q expires in %s", id.Name, count(days, "day"))
+		}
+	}
+	if last := s.last.get(); !last.OK() {
+		fmt.Fprintf(&b, "; reload refused: %s", firstLine(errors.New(last.Error)))
+	}
+	return b.String()
+}
+
+// tellStatus keeps the service manager's line, which is told now, up to date
+// until ctx ends, and once a day names the certificates that are about to
+// expire.
+func (s *service) tellStatus(ctx context.Context, told string) {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	var warned time.Time
+	for {
+		if line := s.statusLine(); line != told {
+			told = line
+			s.report(s.notify.Status(line))
+		}
+		if now := time.Now(); now.Sub(warned) >= 24*time.Hour {
+			warned = now
+			s.warnOfExpiry(now)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *service) warnOfExpiry(now time.Time) {
+	for _, id := range s.current.Load().snap.Identities {
+		if days := daysLeft(id.NotAfter, now); days < expiryWarningDays {
+			s.logger.Warn("certificate expires", "event", logging.CertificateExpiring, "identity", id.Name, "serial", id.Serial,
+				"days", days, "not_after", id.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+}
+
+// ready answers /readyz. Upstreams do not count: their absence is no reason to
+// take this proxy away from its callers.
+func (s *service) ready() (ok bool, reason string) {
+	switch s.state.Load() {
+	case Serving:
+		return true, ""
+	case Draining:
+		return false, "draining"
+	}
+	return false, "starting"
+}
+
+func identityStatus(id *identity.Identity) IdentityStatus {
+	return IdentityStatus{
+		Name: id.Name, Subject: id.Subject, Issuer: id.Issuer, Serial: id.Serial,
+		NotBefore: id.NotBefore, NotAfter: id.NotAfter, DaysLeft: daysLeft(id.NotAfter, time.Now()),
+	}
+}
+
+func upstreamsOf(snap *snapshot.Snapshot) []UpstreamStatus {
+	list := []UpstreamStatus{}
+	for _, u := range snap.Upstreams() {
+		idle, active := u.Stats()
+		list = append(list, UpstreamStatus{Name: u.Name(), URL: u.URL(), IdleConnections: idle, ActiveConnections: active})
+	}
+	return list
+}
+
+func routesOf(cfg *config.Config) []RouteStatus {
+	list := []RouteStatus{}
+	rules := make([]route.Rule, len(cfg.Route))
+	for i, r := range cfg.Route {
+		rules[i] = route.Rule{Listener: r.Listener, Host: r.Host, PathPrefix: r.PathPrefix, Methods: r.Methods}
+	}
+	for i, name := range route.Names(rules) {
+		list = append(list, RouteStatus{Name: name, Upstream: cfg.Route[i].Upstream})
+	}
+	return list
+}
+
+func limitsOf(figures *metrics.Publication) []LimitStatus {
+	list := []LimitStatus{}
+	for _, l := range figures.Limits {
+		used, limit := l.Stats()
+		list = append(list, LimitStatus{Name: l.Name, Used: used, Limit: limit})
+	}
+	return list
+}
+
+func firstToExpire(ids []*identity.Identity) *identity.Identity {
+	if len(ids) == 0 {
+		return nil
+	}
+	return slices.MinFunc(ids, func(a, b *identity.Identity) int { return a.NotAfter.Compare(b.NotAfter) })
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,403 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/admission"
+	"github.com/mtls-proxy/mtls-proxy/internal/config"
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
+	"github.com/mtls-proxy/mtls-proxy/internal/identity"
+	"github.com/mtls-proxy/mtls-proxy/internal/logging"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+	"github.com/mtls-proxy/mtls-proxy/internal/route"
+	"github.com/mtls-proxy/mtls-proxy/internal/trust"
+	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
+)
+
+// Build loads what cfg names and returns the next generation. It opens no connection. Upstreams that differ in nothing
+// from those of prev are taken over with their pools; prev may be nil. Build changes nothing that prev uses, and on
+// error has left nothing behind but series of m, which the next Publish removes.
+func Build(ctx context.Context, cfg *config.Config, prev *Snapshot, m *metrics.Metrics) (*Snapshot, error) {
+	b := builder{cfg: cfg, prev: prev, m: m, next: &Snapshot{
+		Generation: 1,
+		Drain:      cfg.Reload.DrainTimeout.Duration,
+		listeners:  make(map[string]*Listener),
+		settings: settings{
+			connections: cfg.Limits.MaxConnections,
+			requests:    cfg.Limits.MaxConcurrentRequests,
+			perSecond:   cfg.RateLimit.RequestsPerSecond,
+			burst:       cfg.RateLimit.Burst,
+		},
+	}}
+	if prev != nil {
+		b.next.Generation = prev.Generation + 1
+		b.next.shared = prev.shared
+	} else {
+		set := b.next.settings
+		b.next.shared = &shared{
+			connections: admission.NewGate(set.connections),
+			requests:    admission.NewGate(set.requests),
+			rate:        admission.NewBucket(set.perSecond, set.burst),
+			buffers:     conn.NewBuffers(),
+		}
+	}
+	for _, step := range []func() error{b.policy, b.credentials, b.upstreams, b.routes} {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	b.limits()
+	b.listeners()
+	b.publication()
+	return b.next, nil
+}
+
+// builder holds the next generation while it is made.
+type builder struct {
+	cfg  *config.Config
+	prev *Snapshot
+	m    *metrics.Metrics
+	next *Snapshot
+
+	identities map[string]*identity.Identity
+	bundles    map[string]*trust.Bundle
+	byName     map[string]*upstream.Upstream
+	rules      []route.Rule
+}
+
+func (b *builder) policy() error {
+	access, err := logging.ParseAccess(b.cfg.Log.Access)
+	if err != nil {
+		return err
+	}
+	b.next.Policy = logging.Policy{Access: access, Path: b.cfg.Log.Path, Slow: b.cfg.Log.Slow.Duration}
+	b.next.Defaults = securityHeaders(&b.cfg.SecurityHeaders)
+	return nil
+}
+
+func securityHeaders(h *config.SecurityHeaders) (list []http1.Default) {
+	if !h.Enabled {
+		return nil
+	}
+	for _, d := range []http1.Default{
+		{Name: "Strict-Transport-Security", Value: h.StrictTransportSecurity},
+		{Name: "X-Content-Type-Options", Value: h.ContentTypeOptions},
+		{Name: "X-Frame-Options", Value: h.FrameOptions},
+		{Name: "Referrer-Policy", Value: h.ReferrerPolicy},
+		{Name: "Content-Security-Policy", Value: h.ContentSecurityPolicy},
+	} {
+		if d.Value != "" {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// credentials loads identities and trust bundles, and takes over those that did not change, so that equal means the same
+// pointer. It reports everything that is wrong with any of them.
+func (b *builder) credentials() error {
+	var errs []error
+	b.identities = make(map[string]*identity.Identity)
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.Identity)) {
+		c := b.cfg.Identity[name]
+		id, err := identity.Load(identity.Source{Name: name, Certificate: c.Certificate, Key: c.Key})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if b.prev != nil {
+			for _, old := range b.prev.Identities {
+				if old.Name == name && old.Fingerprint == id.Fingerprint {
+					id = old
+				}
+			}
+		}
+		b.identities[name] = id
+		b.next.Identities = append(b.next.Identities, id)
+	}
+	b.bundles = make(map[string]*trust.Bundle)
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.Trust)) {
+		c := b.cfg.Trust[name]
+		errs = append(errs, identity.CheckFiles(c.CA...)...)
+		bundle, err := trust.Load(trust.Source{Name: name, CA: c.CA, SystemRoots: c.SystemRoots})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if b.prev != nil {
+			for _, old := range b.prev.Bundles {
+				if old.Name == name && old.Fingerprint == bundle.Fingerprint {
+					bundle = old
+				}
+			}
+		}
+		b.bundles[name] = bundle
+		b.next.Bundles = append(b.next.Bundles, bundle)
+	}
+	return errors.Join(errs...)
+}
+
+func (b *builder) upstreams() error {
+	b.byName = make(map[string]*upstream.Upstream)
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.Upstream)) {
+		o := b.options(name, b.cfg.Upstream[name])
+		u := b.takeOver(&o)
+		if u == nil {
+			u = upstream.New(o)
+		}
+		b.byName[name] = u
+		b.next.upstreams = append(b.next.upstreams, u)
+	}
+	return nil
+}
+
+func (b *builder) options(name string, c *config.Upstream) upstream.Options {
+	version := uint16(tls.VersionTLS12)
+	if c.MinTLSVersion == config.TLS13 {
+		version = tls.VersionTLS13
+	}
+	peer := trust.Peer{ServerName: c.ServerName, Names: c.PeerNames}
+	switch c.VerifyPeer {
+	case config.VerifyPeerNames:
+		peer.Mode = trust.VerifyPeerNames
+	case config.VerifyPeerPins:
+		peer.Mode = trust.VerifyPeerPins
+	case config.VerifyServerName:
+		peer.Mode = trust.VerifyServerName
+	}
+	for _, pin := range c.PeerPins {
+		peer.Pins = append(peer.Pins, pin)
+	}
+	return upstream.Options{
+		Name: name, URL: c.URL.String(), Address: c.Address(),
+		Identity: b.identities[c.Identity], Bundle: b.bundles[c.Trust], Peer: peer, MinVersion: version,
+		Pool: upstream.Pool{
+			MaxIdle: c.Pool.MaxIdle, MaxActive: c.Pool.MaxActive,
+			IdleTimeout: c.Pool.IdleTimeout.Duration, MaxAge: c.Pool.MaxAge.Duration,
+		},
+		Timeout: upstream.Timeout{
+			Connect: c.Timeout.Connect.Duration, TLSHandshake: c.Timeout.TLSHandshake.Duration,
+			ResponseHeader: c.Timeout.ResponseHeader.Duration, Idle: c.Timeout.Idle.Duration,
+			Request: c.Timeout.Request.Duration, TunnelIdle: c.Timeout.TunnelIdle.Duration,
+		},
+		Metrics: b.m.Upstream(name), Buffers: b.next.shared.buffers,
+	}
+}
+
+func (b *builder) takeOver(o *upstream.Options) *upstream.Upstream {
+	if b.prev == nil {
+		return nil
+	}
+	for _, u := range b.prev.upstreams {
+		if u.Same(o) {
+			return u
+		}
+	}
+	return nil
+}
+
+// via is our element for a message of HTTP/1.1.
+const via = "1.1 mtls-proxy"
+
+func (b *builder) routes() error {
+	for _, r := range b.cfg.Route {
+		b.rules = append(b.rules, route.Rule{Listener: r.Listener, Host: r.Host, PathPrefix: r.PathPrefix, Methods: r.Methods})
+	}
+	table, err := route.Compile(b.rules)
+	if err != nil {
+		return err
+	}
+	b.next.Table = table
+	for i, name := range route.Names(b.rules) {
+		r, err := b.route(name, &b.cfg.Route[i])
+		if err != nil {
+			return fmt.Errorf("route[%d]: %w", i+1, err)
+		}
+		b.next.Routes = append(b.next.Routes, r)
+	}
+	return nil
+}
+
+func (b *builder) route(name string, r *config.Route) (*Route, error) {
+	u := b.cfg.Upstream[r.Upstream]
+	request, err := http1.CompileEdits(r.RequestHeaders.Set, r.RequestHeaders.Add, r.RequestHeaders.Remove)
+	if err != nil {
+		return nil, fmt.Errorf("request_headers: %w", err)
+	}
+	response, err := http1.CompileEdits(r.ResponseHeaders.Set, r.ResponseHeaders.Add, r.ResponseHeaders.Remove)
+	if err != nil {
+		return nil, fmt.Errorf("response_headers: %w", err)
+	}
+	next := &Route{
+		Name:     name,
+		Upstream: b.byName[r.Upstream],
+		MaxBody:  r.MaxRequestBody.Bytes,
+		Request:  http1.RequestRewrite{Host: u.HostField(), StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix},
+		Response: http1.ResponseRewrite{Defaults: b.next.Defaults},
+	}
+	if !empty(r.RequestHeaders) {
+		next.Request.Edits = request
+	}
+	if !empty(r.ResponseHeaders) {
+		next.Response.Edits = response
+	}
+	if u.Via {
+		next.Request.Via, next.Response.Via = via, via
+	}
+	switch u.Forwarded {
+	case config.ForwardedAdd:
+		next.Request.Forwarded = http1.ForwardedAdd
+	case config.ForwardedPass:
+		next.Request.Forwarded = http1.ForwardedPass
+	case config.ForwardedStrip:
+		next.Request.Forwarded = http1.ForwardedStrip
+	}
+	if r.RewriteLocation {
+		next.Response.Location = location(r, u)
+	}
+	return next, nil
+}
+
+func empty(e config.HeaderEdits) bool { return len(e.Set)+len(e.Add)+len(e.Remove) == 0 }
+
+// location knows the upstream by every name under which it may speak of itself: that of the url, of the certificate and
+// of the Host that it is sent.
+func location(r *config.Route, u *config.Upstream) *http1.LocationRewrite {
+	l := &http1.LocationRewrite{StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix}
+	add := func(list *[]string, s string) {
+		if s = strings.ToLower(s); !slices.Contains(*list, s) {
+			*list = append(*list, s)
+		}
+	}
+	port := u.URL.Port()
+	for _, host := range []string{u.URL.Hostname(), u.ServerName} {
+		add(&l.Domains, host)
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		if port == "" || port == "443" {
+			add(&l.Origins, "https://"+host)
+			add(&l.Origins, "https://"+host+":443")
+		} else {
+			add(&l.Origins, "https://"+host+":"+port)
+		}
+	}
+	if host := u.HostField(); host != "" {
+		add(&l.Origins, "https://"+host)
+	}
+	return l
+}
+
+func (b *builder) limits() {
+	c := &b.cfg.Limits
+	b.next.Limits = Limits{
+		HTTP:          http1.Limits{MaxRequestLine: int(c.MaxRequestLine.Bytes), MaxHead: int(c.MaxHeaderBytes.Bytes)},
+		HeaderTimeout: c.HeaderTimeout.Duration,
+		IdleTimeout:   c.IdleTimeout.Duration,
+		QueueTimeout:  c.QueueTimeout.Duration,
+		Connections:   b.next.shared.connections,
+		Requests:      b.next.shared.requests,
+		Rate:          b.next.shared.rate,
+		RateKey:       b.cfg.RateLimit.Key,
+		RateByDefault: b.cfg.Origin("rate_limit.requests_per_second").IsDefault() && b.cfg.Origin("rate_limit.burst").IsDefault(),
+	}
+}
+
+func (b *builder) listeners() {
+	names := b.hostNames()
+	for name, c := range b.cfg.Listener {
+		l := &Listener{
+			Name:      name,
+			Metrics:   b.m.Listener(name),
+			Unrouted:  b.m.Exchange(name, "", ""),
+			Exchanges: make([]*metrics.Exchange, len(b.rules)),
+			Guarded:   c.BrowserRequests == config.BrowserDeny,
+			hosts:     make(map[string]bool),
+			anyHost:   slices.Contains(c.AllowedHosts, "*"),
+		}
+		for _, host := range c.AllowedHosts {
+			l.hosts[strings.ToLower(host)] = true
+		}
+		for _, host := range names {
+			l.hosts[host] = true
+		}
+		for i, r := range b.next.Routes {
+			if of := b.rules[i].Listener; of == "" || of == name {
+				l.Exchanges[i] = b.m.Exchange(name, r.Name, r.Upstream.Name())
+			}
+		}
+		b.next.listeners[name] = l
+	}
+}
+
+// hostNames are the names of upstreams. A caller may speak to us by them: a page can not, as its browser would have
+// to take us for that very host.
+func (b *builder) hostNames() (names []string) {
+	for _, u := range b.cfg.Upstream {
+		host := strings.ToLower(u.ServerName)
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		names = append(names, host)
+	}
+	return names
+}
+
+func (b *builder) publication() {
+	p := &metrics.Publication{Generation: b.next.Generation}
+	for _, name := range slices.Sorted(maps.Keys(b.next.listeners)) {
+		l := b.next.listeners[name]
+		p.Listeners = append(p.Listeners, l.Metrics)
+		p.Exchanges = append(p.Exchanges, l.Unrouted)
+		for _, e := range l.Exchanges {
+			if e != nil {
+				p.Exchanges = append(p.Exchanges, e)
+			}
+		}
+	}
+	for _, u := range b.next.upstreams {
+		p.Upstreams = append(p.Upstreams, metrics.Pool{Upstream: u.Metrics(), Stats: u.Stats})
+	}
+	limits := b.next.Limits
+	gate := func(name string, g *admission.Gate) {
+		p.Limits = append(p.Limits, metrics.Limit{Name: name, Stats: func() (used, limit float64) {
+			return float64(g.InUse()), float64(g.Limit())
+		}})
+	}
+	gate("connections", limits.Connections)
+	gate("concurrent_requests", limits.Requests)
+	p.Limits = append(p.Limits,
+		metrics.Limit{Name: "queued_requests", Stats: func() (used, limit float64) { return float64(limits.Requests.Queued()), 0 }},
+		metrics.Limit{Name: "rate_limit", Stats: limits.Rate.Level},
+	)
+	for _, id := range b.next.Identities {
+		p.Certificates = append(p.Certificates, metrics.Certificate{Kind: "identity", Name: id.Name, NotAfter: id.NotAfter})
+	}
+	for _, bundle := range b.next.Bundles {
+		if first := firstExpiry(bundle); !first.IsZero() {
+			p.Certificates = append(p.Certificates, metrics.Certificate{Kind: "trust", Name: bundle.Name, NotAfter: first})
+		}
+	}
+	b.next.publication = p
+}
+
+// firstExpiry is when the first of the bundle's own certificates expires; the zero time when it has none.
+func firstExpiry(b *trust.Bundle) (first time.Time) {
+	for _, c := range b.Certificates {
+		if first.IsZero() || c.NotAfter.Before(first) {
+			first = c.NotAfter
+		}
+	}
+	return first
+}

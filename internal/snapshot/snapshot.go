@@ -1,0 +1,133 @@
+// Package snapshot turns a configuration into what exchanges need, and publishes it.
+package snapshot
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/admission"
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
+	"github.com/mtls-proxy/mtls-proxy/internal/identity"
+	"github.com/mtls-proxy/mtls-proxy/internal/logging"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+	"github.com/mtls-proxy/mtls-proxy/internal/route"
+	"github.com/mtls-proxy/mtls-proxy/internal/trust"
+	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
+)
+
+// Snapshot is everything an exchange needs. It is never changed once it was published.
+type Snapshot struct {
+	Generation uint64
+	Identities []*identity.Identity // sorted by name
+	Bundles    []*trust.Bundle      // sorted by name
+	Table      *route.Table
+	Routes     []*Route // in the order of Table's rules
+	Limits     Limits
+	Policy     logging.Policy
+	Defaults   []http1.Default // security headers, for answers of ours
+	Drain      time.Duration   // how long what a reload replaced may go on
+
+	listeners   map[string]*Listener
+	upstreams   []*upstream.Upstream // sorted by name
+	publication *metrics.Publication
+	shared      *shared
+	settings    settings
+}
+
+// Listener is what holds for all callers of one listener.
+type Listener struct {
+	Name      string
+	Metrics   *metrics.Listener
+	Unrouted  *metrics.Exchange   // counts exchanges that were answered before a route was found
+	Exchanges []*metrics.Exchange // counts those of each route; nil for a route that is not for this listener
+	Guarded   bool                // web pages are kept out
+
+	hosts   map[string]bool // in lower case; the ports that they are allowed with are not looked at
+	anyHost bool
+}
+
+// AllowsHost reports whether callers may name host, which is in lower case and without a port.
+func (l *Listener) AllowsHost(host []byte) bool { return l.anyHost || l.hosts[string(host)] }
+
+// Route is where a rule leads, and what changes on the way.
+type Route struct {
+	Name     string
+	Upstream *upstream.Upstream
+	MaxBody  int64                 // bytes that a request's body may have
+	Request  http1.RequestRewrite  // what holds for all callers of it
+	Response http1.ResponseRewrite // likewise
+}
+
+// Limits bound what all callers together take.
+type Limits struct {
+	HTTP          http1.Limits
+	HeaderTimeout time.Duration // for a request's head
+	IdleTimeout   time.Duration // between requests
+	QueueTimeout  time.Duration // for a place among Requests
+	Connections   *admission.Gate
+	Requests      *admission.Gate
+	Rate          *admission.Bucket
+	RateKey       string // by what Rate tells callers apart
+	RateByDefault bool   // nobody configured Rate
+}
+
+// shared is what outlives a generation: how much of a limit is used, and memory.
+type shared struct {
+	connections *admission.Gate
+	requests    *admission.Gate
+	rate        *admission.Bucket
+	buffers     *conn.Buffers
+}
+
+// settings are what shared is brought to when the generation is published.
+type settings struct {
+	connections, requests int
+	perSecond             float64
+	burst                 int
+}
+
+// Listener returns what holds for the listener of that name, nil when the configuration has none.
+func (s *Snapshot) Listener(name string) *Listener { return s.listeners[name] }
+
+// Upstreams returns the upstreams, sorted by name.
+func (s *Snapshot) Upstreams() []*upstream.Upstream { return s.upstreams }
+
+// Publication returns what metrics show of this generation.
+func (s *Snapshot) Publication() *metrics.Publication { return s.publication }
+
+// Buffers lends memory to whoever carries exchanges.
+func (s *Snapshot) Buffers() *conn.Buffers { return s.shared.buffers }
+
+// Retire lets go of what s has and next has not: idle connections are closed now, busy ones after their exchange, which
+// may last for next's Drain. A nil next lets go of everything and bounds nothing.
+func (s *Snapshot) Retire(next *Snapshot) {
+	kept := make(map[*upstream.Upstream]bool)
+	var cut time.Time
+	if next != nil {
+		cut = time.Now().Add(next.Drain)
+		for _, u := range next.upstreams {
+			kept[u] = true
+		}
+	}
+	for _, u := range s.upstreams {
+		if !kept[u] {
+			u.Retire(cut)
+		}
+	}
+}
+
+// Store publishes the current Snapshot. Readers never wait and never see a mixture.
+type Store struct{ p atomic.Pointer[Snapshot] }
+
+// Current returns the Snapshot that serves, nil before the first one.
+func (s *Store) Current() *Snapshot { return s.p.Load() }
+
+// Publish makes next current and returns the one that was. Limits change in the same moment; who is inside stays.
+func (s *Store) Publish(next *Snapshot) (old *Snapshot) {
+	old = s.p.Swap(next)
+	next.shared.connections.SetLimit(next.settings.connections)
+	next.shared.requests.SetLimit(next.settings.requests)
+	next.shared.rate.Reconfigure(next.settings.perSecond, next.settings.burst)
+	return old
+}

@@ -1,0 +1,234 @@
+package systemd
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestMain plays the service when it was started with sockets.
+func TestMain(m *testing.M) {
+	if os.Getenv("SYSTEMD_TEST_CHILD") != "" {
+		child()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// childReport is what the process that was given sockets made of them.
+type childReport struct {
+	Addresses   map[string][]string
+	Problems    []string
+	Environment []string // what is left of LISTEN_*
+	Again       int      // sockets that a second call found
+}
+
+// child takes the sockets, answers one connection on each and says what it saw.
+func child() {
+	byName, problems := Sockets()
+	var report childReport
+	report.Addresses = make(map[string][]string)
+	for name, lns := range byName {
+		for _, ln := range lns {
+			report.Addresses[name] = append(report.Addresses[name], ln.Addr().String())
+			c, err := ln.Accept()
+			if err != nil {
+				report.Problems = append(report.Problems, err.Error())
+				continue
+			}
+			fmt.Fprint(c, name)
+			c.Close()
+			ln.Close()
+		}
+	}
+	for _, p := range problems {
+		report.Problems = append(report.Problems, p.Error())
+	}
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "LISTEN_") {
+			report.Environment = append(report.Environment, v)
+		}
+	}
+	again, _ := Sockets()
+	report.Again = len(again)
+	_ = json.NewEncoder(os.Stdout).Encode(report)
+}
+
+// filer is what every socket of package net can do.
+type filer interface{ File() (*os.File, error) }
+
+func fileOf(t *testing.T, s filer) *os.File {
+	t.Helper()
+	f, err := s.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func listenTCP(t *testing.T, address string) *net.TCPListener {
+	t.Helper()
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln.(*net.TCPListener)
+}
+
+func TestSocketsAreDispatchedByWhatTheyAre(t *testing.T) {
+	dir := t.TempDir()
+	one, two := listenTCP(t, "127.0.0.1:0"), listenTCP(t, "127.0.0.1:0")
+	path := filepath.Join(dir, "api.sock")
+	unixLn, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unixLn.Close()
+	udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	connection, err := net.Dial("tcp", one.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	accepted, err := one.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	plain, err := os.Create(filepath.Join(dir, "plain"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+
+	passed := []struct {
+		name string
+		file *os.File
+	}{
+		{"http", fileOf(t, one)},
+		{"http", fileOf(t, two)},
+		{"api", fileOf(t, unixLn)},
+		{"dns", fileOf(t, udp)},
+		{"conn.http", fileOf(t, accepted.(*net.TCPConn))},
+		{"log", plain},
+		{"twice", fileOf(t, one)},
+	}
+	// A shell knows its own number, which the program that replaces it keeps.
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, os.Args[0])
+	var names []string
+	for _, p := range passed {
+		names = append(names, p.name)
+		cmd.ExtraFiles = append(cmd.ExtraFiles, p.file)
+	}
+	cmd.Env = append(os.Environ(), "SYSTEMD_TEST_CHILD=1",
+		"LISTEN_FDS="+strconv.Itoa(len(passed)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	type answer struct {
+		net.Conn
+		name string
+	}
+	var answers []answer // all are dialled first: the child answers in an order of its own
+	for addr, name := range map[net.Addr]string{one.Addr(): "http", two.Addr(): "http", unixLn.Addr(): "api"} {
+		c, err := net.Dial(addr.Network(), addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		answers = append(answers, answer{c, name})
+	}
+	for _, a := range answers {
+		if got, err := io.ReadAll(a); err != nil || string(got) != a.name {
+			t.Errorf("%s answered %q, %v; want %q", a.RemoteAddr(), got, err, a.name)
+		}
+	}
+	var got childReport
+	if err := json.NewDecoder(out).Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+
+	for name, want := range map[string][]string{"http": {one.Addr().String(), two.Addr().String()}, "api": {path}} {
+		if !slices.Equal(got.Addresses[name], want) {
+			t.Errorf("sockets named %q = %q; want %q", name, got.Addresses[name], want)
+		}
+	}
+	if len(got.Addresses) != 2 {
+		t.Errorf("sockets = %q; want only http and api", got.Addresses)
+	}
+	wantProblems := []string{
+		`socket "conn.http" of the service manager: it is a connection, not a listening socket; use Accept=no`,
+		`socket "dns" of the service manager: it carries no streams; use ListenStream=`,
+		`socket "log" of the service manager: it is no socket`,
+		`socket "twice" of the service manager: the same socket was passed before as "http"`,
+	}
+	if !slices.Equal(got.Problems, wantProblems) {
+		t.Errorf("problems = %q\nwant %q", got.Problems, wantProblems)
+	}
+	if len(got.Environment) > 0 || got.Again > 0 {
+		t.Errorf("after Sockets() %q is in the environment and a second call finds %d; want nothing", got.Environment, got.Again)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the child closed its listener and the path is gone: %v", err)
+	}
+}
+
+func TestNoSocketsWithoutManager(t *testing.T) {
+	t.Setenv("LISTEN_FDS", "")
+	if byName, problems := Sockets(); len(byName) > 0 || len(problems) > 0 {
+		t.Errorf("Sockets() = %v, %v; want none", byName, problems)
+	}
+}
+
+func TestSocketsOfAnotherProcessAreNotTouched(t *testing.T) {
+	t.Setenv("LISTEN_PID", "1")
+	t.Setenv("LISTEN_FDS", "1")
+	byName, problems := Sockets()
+	if len(byName) > 0 || len(problems) != 1 || !strings.Contains(problems[0].Error(), "passed to process 1") {
+		t.Errorf("Sockets() = %v, %v; want a problem that names process 1", byName, problems)
+	}
+}
+
+func FuzzListenFDs(f *testing.F) {
+	f.Add("42", "1", 42)
+	f.Add("1", "1", 42)
+	f.Add("", "", 42)
+	f.Add("42", "0", 42)
+	f.Add("42", "-1", 42)
+	f.Add("42", "1e9", 42)
+	f.Add(" 42", "1", 42)
+	f.Fuzz(func(t *testing.T, pid, fds string, self int) {
+		err := addressee(pid, fds, self)
+		n, nErr := strconv.Atoi(fds)
+		p, pErr := strconv.Atoi(pid)
+		ours := fds == "" || fds == "0" || nErr == nil && n >= 0 && pErr == nil && p == self
+		if (err == nil) != ours {
+			t.Errorf("addressee(%q, %q, %d) = %v; want an error unless they are ours", pid, fds, self, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "\n") {
+			t.Errorf("addressee(%q, %q, %d) = %q has more than one line", pid, fds, self, err)
+		}
+	})
+}

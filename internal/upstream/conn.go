@@ -1,0 +1,96 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/fault"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+)
+
+// Conn is a connection to an Upstream. It belongs to one exchange between Dial or Take and Keep or Close.
+type Conn struct {
+	u       *Upstream
+	socket  *conn.Socket
+	wire    *conn.Wire
+	tls     *tls.Conn
+	resumed bool
+	reused  bool
+
+	born  time.Time
+	since time.Time // idle since then
+	until time.Time // the upstream keeps it to then; zero: it did not say
+}
+
+// Reused reports whether an exchange before this one used the connection.
+func (c *Conn) Reused() bool { return c.reused }
+
+// Write takes bytes for the upstream. They leave when much has gathered, with Flush, or when Read has to wait.
+func (c *Conn) Write(b []byte) (int, error) { return c.tls.Write(b) }
+
+// Flush sends what Write took.
+func (c *Conn) Flush() error { return c.wire.Flush() }
+
+// Read waits for bytes of the upstream. io.EOF is an end that the upstream announced; any other end is
+// conn.ErrTruncated.
+func (c *Conn) Read(b []byte) (int, error) { return c.tls.Read(b) }
+
+// Ready reports whether Read would return something at once that was read ahead.
+func (c *Conn) Ready() bool { return c.wire.Ready() }
+
+// Upstream is whom the connection leads to.
+func (c *Conn) Upstream() *Upstream { return c.u }
+
+// ReadMore fills b with what has arrived already, and does not wait.
+func (c *Conn) ReadMore(b []byte) (n int, err error) {
+	c.wire.Instant(true)
+	defer c.wire.Instant(false)
+	for n < len(b) && c.wire.Ready() {
+		m, err := c.tls.Read(b[n:])
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Apart tells that Write and Flush are called by another goroutine than Read, or no longer.
+func (c *Conn) Apart(on bool) { c.wire.Apart(on) }
+
+// CloseWrite tells the upstream that no more will be sent.
+func (c *Conn) CloseWrite() error {
+	if err := c.tls.CloseWrite(); err != nil {
+		return err
+	}
+	return c.wire.Flush()
+}
+
+// Interrupt ends every wait for the upstream, now and later, with conn.ErrInterrupted. Anyone may call it.
+func (c *Conn) Interrupt() { c.socket.Interrupt() }
+
+// Nudge makes a wait for bytes look once more. Anyone may call it.
+func (c *Conn) Nudge() { c.socket.Nudge() }
+
+// Gone reports whether the upstream has closed its side; see conn.Socket.PeerGone.
+func (c *Conn) Gone() bool { return c.socket.PeerGone() }
+
+// WriteBlocked reports whether a write waits for the upstream to read. Anyone may call it.
+func (c *Conn) WriteBlocked() bool { return c.socket.WriteBlocked() }
+
+// Fault says what err, which came up in phase p, means.
+func (c *Conn) Fault(p fault.Phase, err error) *fault.Fault { return c.u.explain(p, err) }
+
+// Close ends a connection that is not to be kept.
+func (c *Conn) Close(why metrics.CloseReason) {
+	c.u.active.Add(-1)
+	c.close(why)
+}
+
+// close is for connections that no exchange has.
+func (c *Conn) close(why metrics.CloseReason) {
+	_ = c.tls.Close()
+	c.wire.Rest()
+	c.u.o.Metrics.ConnClosed(why)
+}

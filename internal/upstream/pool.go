@@ -1,0 +1,134 @@
+package upstream
+
+import (
+	"errors"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
+)
+
+// quiet is how long a connection may have been idle and be taken as it is. After longer, the upstream may have closed
+// it, which a look tells; within this time a look would cost more than it saves.
+const quiet = 50 * time.Millisecond
+
+// Take returns a kept connection that can carry an exchange now, the one used last, or nil. The caller calls Keep or
+// Close on it.
+func (u *Upstream) Take(now time.Time) *Conn {
+	for {
+		c := u.pop()
+		if c == nil {
+			return nil
+		}
+		if why, fit := c.fit(now); !fit {
+			c.close(why)
+			continue
+		}
+		if (now.Sub(c.since) > quiet || c.wire.Buffered()) && !c.silent() {
+			c.close(metrics.ClosedByUpstream)
+			continue
+		}
+		c.reused = true
+		u.active.Add(1)
+		u.o.Metrics.ConnReused()
+		return c
+	}
+}
+
+func (u *Upstream) pop() *Conn {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := len(u.idle) - 1
+	if n < 0 {
+		return nil
+	}
+	c := u.idle[n]
+	u.idle[n] = nil
+	u.idle = u.idle[:n]
+	return c
+}
+
+// fit tells whether c is young enough.
+func (c *Conn) fit(now time.Time) (why metrics.CloseReason, ok bool) {
+	p := &c.u.o.Pool
+	switch {
+	case p.IdleTimeout > 0 && now.Sub(c.since) >= p.IdleTimeout, !c.until.IsZero() && now.After(c.until):
+		return metrics.ClosedIdle, false
+	case p.MaxAge > 0 && now.Sub(c.born) >= p.MaxAge, now.After(c.u.o.Identity.NotAfter):
+		return metrics.ClosedAge, false
+	}
+	return 0, true
+}
+
+// silent looks whether the upstream has sent anything that is not of TLS alone: a close, or bytes nobody asked for.
+func (c *Conn) silent() bool {
+	c.wire.Instant(true)
+	defer c.wire.Instant(false)
+	var b [1]byte
+	_, err := c.tls.Read(b[:])
+	if !errors.Is(err, conn.ErrWouldBlock) {
+		return false
+	}
+	c.wire.Rest()
+	return true
+}
+
+// Keep gives c back after an exchange that left it in order. promise is for how long the upstream said that it will
+// keep it, less than 0 when it did not say.
+func (c *Conn) Keep(now time.Time, promise time.Duration) {
+	u := c.u
+	u.active.Add(-1)
+	c.since, c.until = now, time.Time{}
+	if promise >= 0 {
+		// It goes on its way a little before that, or a request would meet the close half way.
+		c.until = now.Add(promise - min(promise/2, time.Second))
+	}
+	if why, fit := c.fit(now); !fit {
+		c.close(why)
+		return
+	}
+	c.wire.Rest()
+	u.mu.Lock()
+	switch {
+	case u.retired:
+		u.mu.Unlock()
+		c.close(metrics.ClosedRetired)
+	case len(u.idle) >= u.o.Pool.MaxIdle:
+		u.mu.Unlock()
+		c.close(metrics.ClosedFull)
+	default:
+		u.idle = append(u.idle, c)
+		u.mu.Unlock()
+	}
+}
+
+// Sweep closes idle connections that are too old or that the upstream has closed. One goroutine calls it, now and then.
+func (u *Upstream) Sweep(now time.Time) {
+	var (
+		closed [16]*Conn
+		why    [16]metrics.CloseReason
+		n      int
+	)
+	u.mu.Lock()
+	kept := u.idle[:0]
+	for _, c := range u.idle {
+		if n < len(closed) {
+			reason, fit := c.fit(now)
+			if fit && now.Sub(c.since) > quiet && c.socket.PeerGone() {
+				reason, fit = metrics.ClosedByUpstream, false
+			}
+			if !fit {
+				closed[n], why[n] = c, reason
+				n++
+				continue
+			}
+		}
+		kept = append(kept, c)
+	}
+	clear(u.idle[len(kept):])
+	u.idle = kept
+	u.mu.Unlock()
+	for i := range n {
+		closed[i].close(why[i])
+	}
+}

@@ -1,0 +1,348 @@
+# service.sh - the claims about the running service that hold whatever put it
+# there, and what they need; sourced by deb.sh and rpm.sh. /kit/labkit is the
+# program in labkit/.
+# shellcheck shell=bash
+
+url=http://localhost:8080/v1/accounts
+drop_ins=/etc/mtls-proxy/conf.d
+
+# new_identity puts another client certificate into place; /root/serial has its
+# serial.
+new_identity() {
+  /kit/labkit identity /root/ca /root/client >/root/serial
+  install -m 0640 -g mtls-proxy /root/client.{crt,key} /etc/mtls-proxy/tls/
+}
+
+configure() {
+  mkdir -p "$drop_ins" /etc/mtls-proxy/tls
+  [[ -e /root/ca ]] || /kit/labkit ca /root/ca
+  install -m 0640 -g mtls-proxy /root/ca/ca.crt /etc/mtls-proxy/tls/
+  new_identity
+  cat >"$drop_ins/lab.toml" <<'TOML'
+[identity.default]
+certificate = "/etc/mtls-proxy/tls/client.crt"
+key = "/etc/mtls-proxy/tls/client.key"
+
+[trust.default]
+ca = "../tls/ca.crt"
+
+[upstream.default]
+url = "https://localhost:8443"
+
+[rate_limit]
+requests_per_second = 0
+TOML
+}
+
+start_upstream() {
+  systemd-run --quiet --unit=upstream --service-type=exec /kit/labkit upstream /root/ca
+  within 5 port_is_open 8443
+}
+
+port_is_open() { [[ $(ss --no-header --listening --tcp --numeric "sport = :$1") ]]; }
+
+# seen_serial prints the serial that the upstream sees of a new connection.
+seen_serial() {
+  local body
+  body=$(curl --fail-with-body --silent --show-error --max-time 20 "$url")
+  [[ $body =~ serial=([0-9a-f]+) ]] || refute "no serial in: $body"
+  echo "${BASH_REMATCH[1]}"
+}
+
+# under_load [OPTION...] -- COMMAND... runs the command while callers send
+# requests, all of which must be answered. /root/report has what they saw.
+under_load() {
+  local options=() callers status
+  while [[ $1 != -- ]]; do
+    options+=("$1")
+    shift
+  done
+  shift
+  /kit/labkit load --url "$url" "${options[@]}" >/root/report &
+  callers=$!
+  sleep 1
+  "$@"
+  sleep 1
+  kill -TERM "$callers"
+  status=0
+  wait "$callers" || status=$?
+  cat /root/report
+  same 'exit status of the callers' "$status" 0
+  jq --exit-status '.requests > 100 and .failed == 0 and .refused == 0' /root/report
+}
+
+# break_configuration puts a mistake into line 2 of a drop-in.
+break_configuration() { printf '[upstream.default]\nurll = "https://localhost:8443"\n' >"$drop_ins/mistake.toml"; }
+mend_configuration() { rm "$drop_ins/mistake.toml"; }
+mistake=conf.d/mistake.toml:2
+
+# ---- claims ---------------------------------------------------------------
+
+a_request_through_the_socket_shows_the_upstream_our_certificate() {
+  configure
+  start_upstream
+  mtls-proxy check
+  systemctl start mtls-proxy.socket
+  same service "$(state mtls-proxy.service)" inactive
+  same serial "$(seen_serial)" "$(</root/serial)"
+  same service "$(state mtls-proxy.service)" active
+}
+
+both_halves_of_localhost_answer() {
+  local address
+  for address in 127.0.0.1 '[::1]'; do
+    curl --fail --silent --show-error --max-time 10 "http://$address:8080/"
+  done
+}
+
+the_status_line_has_live_facts() {
+  local text
+  text=$(property mtls-proxy.service StatusText)
+  echo "$text"
+  [[ $text =~ [0-9] ]]
+}
+
+operators_find_health_and_metrics() {
+  curl --fail --silent --show-error http://127.0.0.1:8081/livez
+  curl --fail --silent --show-error http://127.0.0.1:8081/readyz
+  curl --fail --silent --show-error http://127.0.0.1:8081/metrics >/root/metrics
+  grep '^mtls_proxy_requests_total' /root/metrics
+}
+
+the_control_socket_is_for_root_and_its_group_alone() {
+  mtls-proxy status
+  setpriv --reuid=nobody --regid=nogroup --groups=mtls-proxy-admin mtls-proxy status
+  setpriv --reuid=nobody --regid=nogroup --groups=mtls-proxy-admin mtls-proxy reload
+  fails setpriv --reuid=nobody --regid=nogroup --clear-groups mtls-proxy status
+  fails setpriv --reuid=nobody --regid=nogroup --clear-groups mtls-proxy reload
+}
+
+a_reload_presents_the_new_certificate() {
+  local old
+  old=$(seen_serial)
+  new_identity
+  same 'serial before the reload' "$(seen_serial)" "$old"
+  systemctl reload mtls-proxy
+  same 'serial after the reload' "$(seen_serial)" "$(</root/serial)"
+}
+
+a_hangup_alone_reloads_as_well() {
+  new_identity
+  systemctl kill --signal=HUP --kill-whom=main mtls-proxy.service
+  within 10 sees_new_serial
+}
+sees_new_serial() { [[ $(seen_serial) == "$(</root/serial)" ]]; }
+
+a_refused_reload_names_file_and_line_and_requests_go_on() {
+  local pid said
+  pid=$(property mtls-proxy.service MainPID)
+  break_configuration
+  fails systemctl reload mtls-proxy
+  contains 'status line' "$(property mtls-proxy.service StatusText)" "$mistake"
+  within 5 journal_names_mistake
+  said=$(fails mtls-proxy reload 2>&1)
+  contains 'what the command says' "$said" "$mistake"
+  same service "$(state mtls-proxy.service)" active
+  same 'main process' "$(property mtls-proxy.service MainPID)" "$pid"
+  same serial "$(seen_serial)" "$(</root/serial)"
+  mend_configuration
+  systemctl reload mtls-proxy
+}
+journal_names_mistake() { journalctl --boot --unit=mtls-proxy.service --output=cat | grep --fixed-strings "$mistake"; }
+
+five_reloads_under_load_lose_no_new_connection() {
+  under_load -- five_reloads
+  jq --exit-status --arg serial "$(</root/serial)" '.serials | length >= 5 and has($serial)' /root/report
+}
+
+five_reloads_under_load_lose_no_kept_connection() {
+  under_load --keep-alive -- five_reloads
+  # Not one of the callers had to connect anew.
+  jq --exit-status '.connections == 8' /root/report
+}
+
+five_reloads() {
+  for _ in 1 2 3 4 5; do
+    new_identity
+    systemctl reload mtls-proxy
+    sleep 0.3
+  done
+}
+
+five_restarts_under_load_refuse_and_lose_nobody() {
+  local socket
+  socket=$(property mtls-proxy.socket InvocationID)
+  under_load -- five_restarts
+  same 'the run of the sockets' "$(property mtls-proxy.socket InvocationID)" "$socket"
+}
+
+five_restarts() {
+  for _ in 1 2 3 4 5; do
+    systemctl restart mtls-proxy.service
+    sleep 0.5
+  done
+}
+
+a_stop_lets_the_request_in_progress_finish() {
+  local caller
+  curl --fail --silent --show-error --max-time 20 "$url?wait=3s" >/root/slow &
+  caller=$!
+  sleep 1
+  systemctl stop mtls-proxy.service
+  wait "$caller"
+  cat /root/slow
+  contains answer "$(</root/slow)" serial=
+}
+
+reload_and_status_tell_that_the_service_is_stopped() {
+  local said command
+  systemctl stop mtls-proxy.service
+  for command in reload status; do
+    said=$(fails mtls-proxy "$command" 2>&1)
+    contains "mtls-proxy $command" "$said" 'not running'
+  done
+  same service "$(state mtls-proxy.service)" inactive
+}
+
+a_caller_who_meets_a_bad_configuration_is_answered_once_it_is_mended() {
+  local caller
+  systemctl stop mtls-proxy.service
+  break_configuration
+  fails systemctl start mtls-proxy.service
+  curl --fail --silent --show-error --max-time 60 "$url" >/root/patient &
+  caller=$!
+  sleep 7 # several starts that fail
+  same sockets "$(state mtls-proxy.socket)" active
+  journal_names_mistake
+  kill -0 "$caller"
+  mend_configuration
+  wait "$caller"
+  contains answer "$(</root/patient)" "serial=$(</root/serial)"
+}
+
+a_killed_service_comes_back() {
+  local pid
+  seen_serial
+  pid=$(property mtls-proxy.service MainPID)
+  kill -KILL "$pid"
+  same serial "$(seen_serial)" "$(</root/serial)" # waited in the socket meanwhile
+  [[ $(property mtls-proxy.service MainPID) != "$pid" ]]
+}
+
+a_process_that_hangs_is_restarted_by_the_watchdog() {
+  local pid
+  # Shorter than in the unit, to spare a minute of waiting.
+  mkdir -p /run/systemd/system/mtls-proxy.service.d
+  printf '[Service]\nWatchdogSec=4s\n' >/run/systemd/system/mtls-proxy.service.d/watchdog.conf
+  systemctl daemon-reload
+  systemctl restart mtls-proxy.service
+  sleep 6 # it pings
+  pid=$(property mtls-proxy.service MainPID)
+  same 'restarts while it is well' "$(property mtls-proxy.service NRestarts)" 0
+  kill -STOP "$pid"
+  same serial "$(seen_serial)" "$(</root/serial)"
+  [[ $(property mtls-proxy.service MainPID) != "$pid" ]]
+  journalctl --boot --unit=mtls-proxy.service --output=cat | grep --ignore-case 'watchdog timeout'
+  rm -r /run/systemd/system/mtls-proxy.service.d
+  systemctl daemon-reload
+  systemctl restart mtls-proxy.service
+}
+
+a_key_may_come_as_a_credential_that_only_systemd_can_read() {
+  local seen reload=0
+  mkdir -p /run/systemd/system/mtls-proxy.service.d
+  printf '[Service]\nLoadCredential=client.key:/root/client.key\n' >/run/systemd/system/mtls-proxy.service.d/key.conf
+  rm /etc/mtls-proxy/tls/client.key
+  sed --in-place=.orig 's#^key = .*#key = "credential:client.key"#' "$drop_ins/lab.toml"
+  systemctl daemon-reload
+  systemctl restart mtls-proxy.service || true
+  seen=$(seen_serial) || true
+  systemctl reload mtls-proxy || reload=$?
+
+  mv "$drop_ins/lab.toml.orig" "$drop_ins/lab.toml"
+  install -m 0640 -g mtls-proxy /root/client.key /etc/mtls-proxy/tls/
+  rm -r /run/systemd/system/mtls-proxy.service.d
+  systemctl daemon-reload
+  systemctl restart mtls-proxy.service
+  same serial "$seen" "$(</root/serial)"
+  same 'exit status of the reload' "$reload" 0
+}
+
+a_fault_is_in_the_journal_field_by_field() {
+  local problem
+  systemctl stop upstream.service
+  problem=$(curl --silent --max-time 10 "$url")
+  start_upstream
+  echo "$problem"
+  same 'fault in the answer' "$(jq --raw-output .fault <<<"$problem")" connection_refused
+  within 5 fault_is_logged "$(jq --raw-output .request_id <<<"$problem")"
+}
+
+fault_is_logged() { # REQUEST_ID
+  journalctl --boot --unit=mtls-proxy.service --output=json | jq --slurp --exit-status --arg id "$1" '
+    [.[] | select(.MTLS_REQUEST_ID == $id and .MTLS_FAULT == "connection_refused")] as $records
+    | ($records | length == 1)
+      and all("MTLS_LISTENER", "MTLS_ROUTE", "MTLS_UPSTREAM", "MTLS_STATUS", "MTLS_DURATION_USEC",
+              "MTLS_GENERATION", "MESSAGE_ID", "PRIORITY"; in($records[0]))
+      and $records[0].MTLS_LISTENER == "http" and $records[0].MTLS_STATUS == "502"'
+}
+
+the_journal_explains_its_records() {
+  local id
+  id=$(journalctl --boot --unit=mtls-proxy.service --output=json |
+    jq --raw-output 'select(.MTLS_FAULT == "connection_refused") | .MESSAGE_ID' | head -n 1)
+  journalctl --list-catalog "$id"
+  journalctl --boot --unit=mtls-proxy.service --catalog --no-pager | grep 'Defined-By: mtls-proxy'
+}
+
+a_journal_that_hangs_slows_no_request() {
+  local journald status=0
+  printf '[log]\naccess = "all"\n' >"$drop_ins/log.toml"
+  systemctl reload mtls-proxy
+  journald=$(property systemd-journald.service MainPID)
+  kill -STOP "$journald"
+  # Some 2,000 records; a socket to the journal takes a few hundred.
+  /kit/labkit load --url "$url" --for 5s --timeout 10s >/root/report || status=$?
+  kill -CONT "$journald"
+  rm "$drop_ins/log.toml"
+  systemctl reload mtls-proxy
+  cat /root/report
+  same 'exit status of the callers' "$status" 0
+  jq --exit-status '.requests > 1000 and .failed == 0 and .max_ms < 1000' /root/report
+}
+
+the_units_are_without_fault() {
+  systemd-analyze verify --man=no /usr/lib/systemd/system/mtls-proxy.{service,socket} 2>&1 | tee /root/verify
+  # PrivateUsers=identity came with 257.
+  if [[ $LAB_SUITE == bookworm ]]; then sed -i '/boolean value, ignoring: identity/d' /root/verify; fi
+  same complaints "$(</root/verify)" ''
+}
+
+the_service_is_exposed_to_1_2_at_most() {
+  systemd-analyze security --no-pager --threshold=12 mtls-proxy.service | tail -n 1
+}
+
+# shellcheck disable=SC2034 # the scripts that source this use it
+service_claims=( # all but the first, which the others need
+  both_halves_of_localhost_answer
+  the_status_line_has_live_facts
+  operators_find_health_and_metrics
+  the_control_socket_is_for_root_and_its_group_alone
+  a_reload_presents_the_new_certificate
+  a_hangup_alone_reloads_as_well
+  a_refused_reload_names_file_and_line_and_requests_go_on
+  five_reloads_under_load_lose_no_new_connection
+  five_reloads_under_load_lose_no_kept_connection
+  five_restarts_under_load_refuse_and_lose_nobody
+  a_stop_lets_the_request_in_progress_finish
+  reload_and_status_tell_that_the_service_is_stopped
+  a_caller_who_meets_a_bad_configuration_is_answered_once_it_is_mended
+  a_killed_service_comes_back
+  a_process_that_hangs_is_restarted_by_the_watchdog
+  a_key_may_come_as_a_credential_that_only_systemd_can_read
+  a_fault_is_in_the_journal_field_by_field
+  the_journal_explains_its_records
+  a_journal_that_hangs_slows_no_request
+  the_units_are_without_fault
+  the_service_is_exposed_to_1_2_at_most
+)
