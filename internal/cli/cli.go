@@ -76,7 +76,7 @@ Without a command it does what "run" does.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentFlags().StringVar(&p.config, "config", defaultConfigFile, "the configuration `FILE`; conf.d/*.toml beside it is read too")
-	root.MarkPersistentFlagFilename("config", "toml")
+	_ = root.MarkPersistentFlagFilename("config", "toml") // fails for flags that do not exist only
 	root.Flags().BoolVar(&showConfig, "show-config", false, "print the effective configuration and exit")
 	run.register(root.Flags())
 	root.AddCommand(

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,12 +36,12 @@ shows the answer, and goes on until Ctrl-C. It leaves nothing behind.`,
 }
 
 // runDemo is run with the flags that one would give by hand.
-func (p *program) runDemo(ctx context.Context, s demo.Setup, listen string, ready func(baseURL string)) error {
+func (p *program) runDemo(ctx context.Context, s demo.Setup, listen string, ready func(baseURL string)) (err error) {
 	dir, err := os.MkdirTemp("", "mtls-proxy-demo-socket-")
 	if err != nil {
 		return fmt.Errorf("make a folder for the control socket: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	set := func(flag, key, value string) config.Override {
 		return config.Override{Flag: flag, Key: key, Values: []string{value}}
 	}

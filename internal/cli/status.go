@@ -106,7 +106,7 @@ func statusText(st *service.Status) string {
 		if l.Inherited {
 			from = "\tfrom systemd"
 		}
-		fmt.Fprintf(table, "  %s\t%s%s\n", l.Name, strings.Join(l.Addresses, " "), from)
+		fmt.Fprintf(table, "  %s\t%s\t%s%s\n", l.Name, strings.Join(l.Addresses, " "), count(l.Connections, "connection"), from)
 	}
 	section("routes", len(st.Routes))
 	for _, r := range st.Routes {
@@ -123,8 +123,11 @@ func statusText(st *service.Status) string {
 	section("limits", len(st.Limits))
 	for _, l := range st.Limits {
 		limit := "off"
-		if l.Limit > 0 {
+		switch {
+		case l.Limit > 0:
 			limit = fmt.Sprintf("%.0f of %.0f", l.Used, l.Limit)
+		case l.Used > 0:
+			limit = fmt.Sprintf("%.0f", l.Used)
 		}
 		fmt.Fprintf(table, "  %s\t%s\n", l.Name, limit)
 	}

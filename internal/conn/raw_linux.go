@@ -9,13 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// descriptors says that readNow and its like work here.
+const descriptors = true
+
 // readNow reads from a non-blocking descriptor that the caller holds.
 func readNow(fd uintptr, b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
 	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		n, errno := sysRead(fd, b)
 		switch {
 		case errno == syscall.EINTR:
 		case errno == syscall.EAGAIN:
@@ -25,7 +28,7 @@ func readNow(fd uintptr, b []byte) (int, error) {
 		case n == 0:
 			return 0, io.EOF
 		default:
-			return int(n), nil
+			return n, nil
 		}
 	}
 }

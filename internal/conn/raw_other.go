@@ -2,7 +2,10 @@
 
 package conn
 
-const rawByDefault = false
+const (
+	rawByDefault = false
+	descriptors  = false
+)
 
 // None of these is called: without raw descriptors a Socket goes through net.Conn.
 

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Socket is one stream socket. One goroutine may read and another write at a time; Close, Interrupt, InterruptRead, Nudge
-// and WriteBlocked may be called by anyone, PeerGone by one goroutine.
+// Socket is one stream socket. One goroutine may read and another write at a time; Close, Interrupt, Interrupted,
+// InterruptRead, Nudge and WriteBlocked may be called by anyone, PeerGone by one goroutine.
 //
 // On Linux it makes raw system calls on the non-blocking descriptor while it holds the runtime's poller, so that a wait
 // costs no second read and the runtime's monitor does not take every read for a system call that might block. The race
@@ -44,6 +44,12 @@ type Socket struct {
 		err  error
 		call func(uintptr) bool
 	}
+	now struct {
+		in   []byte
+		n    int
+		err  error
+		call func(uintptr)
+	}
 	look struct {
 		gone bool
 		call func(uintptr)
@@ -66,6 +72,7 @@ func newSocket(c net.Conn, raw bool) *Socket {
 	s.run.call = s.runStep
 	s.read.call = s.readStep
 	s.write.call = s.writeStep
+	s.now.call = s.nowStep
 	s.look.call = s.lookStep
 	return s
 }
@@ -118,28 +125,29 @@ func (s *Socket) TryRead(b []byte) (int, error) {
 	return readNow(s.held, b)
 }
 
-// ReadNow is TryRead for everybody else. It never waits, but then needs a system call more. Where the Socket goes
-// through net.Conn it waits for a moment, as a deadline in the past reads nothing.
-func (s *Socket) ReadNow(b []byte) (n int, err error) {
-	if s.raw == nil {
+// ReadNow is TryRead for everybody else. It never waits, but then needs a system call more. Interrupt does not concern it.
+// Where there is no descriptor to ask it waits for a moment, as a deadline in the past reads nothing.
+func (s *Socket) ReadNow(b []byte) (int, error) {
+	if s.fd == nil || !descriptors {
 		return s.readBriefly(b)
 	}
-	e := s.raw.Control(func(fd uintptr) { n, err = readNow(fd, b) })
-	if e != nil {
-		return 0, s.waitError(e)
+	r := &s.now
+	r.in, r.n, r.err = b, 0, nil
+	if err := s.fd.Control(r.call); err != nil {
+		r.err = s.waitError(err)
 	}
-	return n, err
+	r.in = nil
+	return r.n, r.err
 }
+
+func (s *Socket) nowStep(fd uintptr) { s.now.n, s.now.err = readNow(fd, s.now.in) }
 
 func (s *Socket) readBriefly(b []byte) (int, error) {
 	_ = s.net.SetReadDeadline(time.Now().Add(time.Millisecond))
 	n, err := s.net.Read(b)
-	_ = s.net.SetReadDeadline(time.Time{})
-	switch {
-	case s.interrupted.Load():
-		return n, ErrInterrupted
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, ErrWouldBlock
+	s.rearm()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = ErrWouldBlock
 	}
 	return n, err
 }
@@ -180,7 +188,7 @@ func (s *Socket) readStep(fd uintptr) bool {
 	if len(r.out) > 0 {
 		n, err := writeNow(fd, r.out)
 		whole := n == len(r.out)
-		if rest := r.out[n:]; !whole && (err == nil || err == ErrWouldBlock) {
+		if rest := r.out[n:]; !whole && (err == nil || errors.Is(err, ErrWouldBlock)) {
 			_, err = s.Write(rest)
 		}
 		r.out = nil
@@ -191,7 +199,7 @@ func (s *Socket) readStep(fd uintptr) bool {
 		r.sent = err
 	}
 	r.n, r.err = readNow(fd, r.in)
-	return r.err != ErrWouldBlock || r.sent != nil
+	return !errors.Is(r.err, ErrWouldBlock) || r.sent != nil
 }
 
 func (s *Socket) sendReceive(out, in []byte) (int, error) {
@@ -218,11 +226,22 @@ func (s *Socket) sendReceive(out, in []byte) (int, error) {
 
 // spurious tells a wait that Nudge ended from others, and makes waits possible again.
 func (s *Socket) spurious(err error) bool {
-	if !errors.Is(err, os.ErrDeadlineExceeded) || s.interrupted.Load() {
+	return errors.Is(err, os.ErrDeadlineExceeded) && s.rearm()
+}
+
+// rearm takes the deadline of a Nudge back, and reports whether waits are possible again. An Interrupt may have set one
+// in the same moment; then it stays set, as it is for later waits, too.
+func (s *Socket) rearm() bool {
+	if s.interrupted.Load() {
+		_ = s.net.SetReadDeadline(past())
 		return false
 	}
 	_ = s.net.SetReadDeadline(time.Time{})
-	return !s.interrupted.Load() // an Interrupt in between would have lost its deadline
+	if s.interrupted.Load() {
+		_ = s.net.SetReadDeadline(past())
+		return false
+	}
+	return true
 }
 
 func (s *Socket) waitError(err error) error {
@@ -241,7 +260,7 @@ func (s *Socket) Write(b []byte) (int, error) {
 	if s.inside {
 		var err error
 		n, err = writeNow(s.held, b)
-		if n == len(b) || err != nil && err != ErrWouldBlock {
+		if n == len(b) || err != nil && !errors.Is(err, ErrWouldBlock) {
 			return n, err
 		}
 	}
@@ -253,7 +272,7 @@ func (s *Socket) Write(b []byte) (int, error) {
 	if err == nil {
 		err = w.err
 	}
-	return n + w.n, s.waitError(err)
+	return n + w.n, s.writeError(err)
 }
 
 func (s *Socket) writeStep(fd uintptr) bool {
@@ -261,7 +280,7 @@ func (s *Socket) writeStep(fd uintptr) bool {
 	for w.n < len(w.out) {
 		n, err := writeNow(fd, w.out[w.n:])
 		w.n += n
-		if err == ErrWouldBlock {
+		if errors.Is(err, ErrWouldBlock) {
 			s.blocked.Store(true)
 			return false
 		}
@@ -277,7 +296,15 @@ func (s *Socket) writeMarked(b []byte) (int, error) {
 	s.blocked.Store(true)
 	n, err := s.net.Write(b)
 	s.blocked.Store(false)
-	return n, s.waitError(err)
+	return n, s.writeError(err)
+}
+
+// writeError keeps what a broken connection says, also after InterruptRead, which ends no write.
+func (s *Socket) writeError(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && s.interrupted.Load() {
+		return ErrInterrupted
+	}
+	return err
 }
 
 // writeOnce writes what the kernel takes now and forgets the rest: last words.
@@ -298,6 +325,9 @@ func (s *Socket) Interrupt() {
 	s.interrupted.Store(true)
 	_ = s.net.SetDeadline(past())
 }
+
+// Interrupted reports whether Interrupt or InterruptRead was called, and Resume was not.
+func (s *Socket) Interrupted() bool { return s.interrupted.Load() }
 
 // InterruptRead ends waits for bytes only, so that there can be a last word. Resume takes it back.
 func (s *Socket) InterruptRead() {

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -51,7 +52,7 @@ func (w *Wire) Read(b []byte) (int, error) {
 			return n, nil
 		}
 		if err := w.fill(); err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = ErrTruncated
 			}
 			return 0, err

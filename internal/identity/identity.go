@@ -13,6 +13,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -171,7 +172,7 @@ func issued(parent, child *x509.Certificate) bool {
 	}
 	err := parent.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature)
 	// Whether an algorithm is still good enough is for the upstream to judge.
-	_, insecure := err.(x509.InsecureAlgorithmError)
+	_, insecure := errors.AsType[x509.InsecureAlgorithmError](err)
 	return err == nil || insecure
 }
 

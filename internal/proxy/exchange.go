@@ -43,7 +43,7 @@ type exchange struct {
 
 // begin deals with a request whose head is the next n bytes of what was read: it is answered when begin returns, unless
 // x.apart says that this takes reading from the caller.
-func (x *session) begin(n int) {
+func (x *session) begin(ctx context.Context, n int) {
 	w := x.work
 	e := &w.exchange
 	*e = exchange{start: time.Now(), body: w.r + n, last: e.last}
@@ -73,7 +73,7 @@ func (x *session) begin(n int) {
 	}
 	e.counts.Begin()
 	if f == nil {
-		f = x.admit()
+		f = x.admit(ctx)
 	}
 	switch {
 	case f != nil:
@@ -84,7 +84,7 @@ func (x *session) begin(n int) {
 		x.apart = true
 		return
 	default:
-		x.forward()
+		x.forward(ctx)
 	}
 	x.finish()
 }
@@ -110,8 +110,8 @@ func (x *session) take(deadline int64) bool {
 }
 
 // exchange carries what begin left.
-func (x *session) exchange() {
-	x.forward()
+func (x *session) exchange(ctx context.Context) {
+	x.forward(ctx)
 	x.finish()
 }
 
@@ -161,7 +161,7 @@ func tooLarge(most int64) *fault.Fault {
 }
 
 // admit asks the limits.
-func (x *session) admit() *fault.Fault {
+func (x *session) admit(ctx context.Context) *fault.Fault {
 	e, l := &x.work.exchange, &x.snap.Limits
 	if wait, ok := l.Rate.Admit(); !ok {
 		x.server.o.Metrics.RateLimited(l.RateKey)
@@ -175,7 +175,7 @@ func (x *session) admit() *fault.Fault {
 	}
 	e.inside = l.Requests.TryEnter()
 	if !e.inside {
-		e.inside = x.queue(func(gone <-chan struct{}) bool { return l.Requests.Enter(l.QueueTimeout, gone) })
+		e.inside = x.queue(ctx, func(gone <-chan struct{}) bool { return l.Requests.Enter(l.QueueTimeout, gone) })
 	}
 	if !e.inside {
 		return x.full("limits.max_concurrent_requests")
@@ -183,7 +183,7 @@ func (x *session) admit() *fault.Fault {
 	if gate := e.route.Upstream.Gate(); gate != nil {
 		e.pooled = gate.TryEnter()
 		if !e.pooled {
-			e.pooled = x.queue(func(gone <-chan struct{}) bool { return gate.Enter(l.QueueTimeout, gone) })
+			e.pooled = x.queue(ctx, func(gone <-chan struct{}) bool { return gate.Enter(l.QueueTimeout, gone) })
 		}
 		if !e.pooled {
 			return x.full("upstream." + e.route.Upstream.Name() + ".pool.max_active")
@@ -193,8 +193,8 @@ func (x *session) admit() *fault.Fault {
 }
 
 // queue waits in line for as long as the exchange is wanted.
-func (x *session) queue(enter func(gone <-chan struct{}) bool) (ok bool) {
-	x.abandonable(func(ctx context.Context) { ok = enter(ctx.Done()) })
+func (x *session) queue(ctx context.Context, enter func(gone <-chan struct{}) bool) (ok bool) {
+	x.abandonable(ctx, func(ctx context.Context) { ok = enter(ctx.Done()) })
 	return ok
 }
 
@@ -209,8 +209,8 @@ func (x *session) full(limit string) *fault.Fault {
 }
 
 // abandonable runs wait with a context that ends, for a reason that is a fault, when the exchange is cancelled.
-func (x *session) abandonable(wait func(context.Context)) {
-	ctx, cancel := context.WithCancelCause(context.Background()) // the session is its parent, and ends it
+func (x *session) abandonable(ctx context.Context, wait func(context.Context)) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	give := func(err error) { cancel(err) }
 	x.giveUp.Store(&give)

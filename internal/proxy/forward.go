@@ -17,10 +17,10 @@ import (
 const mostInterim = 16
 
 // forward sends the request to the upstream and passes the response on.
-func (x *session) forward() {
+func (x *session) forward(ctx context.Context) {
 	e := &x.work.exchange
 	for fresh := false; ; fresh = true {
-		if f := x.connect(fresh); f != nil {
+		if f := x.connect(ctx, fresh); f != nil {
 			x.fail(f)
 			return
 		}
@@ -44,7 +44,7 @@ func (x *session) forward() {
 }
 
 // connect finds a connection for the exchange: a kept one, unless it has to be fresh.
-func (x *session) connect(fresh bool) *fault.Fault {
+func (x *session) connect(ctx context.Context, fresh bool) *fault.Fault {
 	e := &x.work.exchange
 	u := e.route.Upstream
 	var c *upstream.Conn
@@ -53,7 +53,7 @@ func (x *session) connect(fresh bool) *fault.Fault {
 	}
 	if c == nil {
 		var err error
-		x.abandonable(func(ctx context.Context) { c, err = u.Dial(ctx) })
+		x.abandonable(ctx, func(ctx context.Context) { c, err = u.Dial(ctx) })
 		if err != nil {
 			return fault.Classify(fault.PhaseConnect, err)
 		}

@@ -20,7 +20,7 @@ func (x *session) guard(snap *snapshot.Snapshot, l *snapshot.Listener, r *http1.
 	// A page whose own name was made to resolve to 127.0.0.1 is of the same origin as we are, for its browser. Its name
 	// gives it away.
 	if len(r.Host) > 0 && !x.allowsHost(snap, l, r.Host) {
-		return fault.New(fault.HostNotAllowed, fmt.Errorf("Host is %q", r.Host))
+		return fault.New(fault.HostNotAllowed, fmt.Errorf("the host asked for is %q", r.Host))
 	}
 	if !l.Guarded {
 		return nil

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
@@ -216,7 +217,7 @@ func (x *session) passDecoded(out http1.Framing) *fault.Fault {
 			}
 		}
 		f := x.more(conn.LargeBuffer)
-		if f != nil && !chunked && f.Err == io.EOF {
+		if f != nil && !chunked && errors.Is(f.Err, io.EOF) {
 			// The upstream said that this is the end, in TLS; anything else may have cut the body short.
 			if out == http1.Chunked {
 				return x.pass(http1.AppendLastChunk(w.out.B[:0], nil))

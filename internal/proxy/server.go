@@ -110,7 +110,7 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 		c, err := ln.Accept()
 		switch {
 		case err == nil:
-			s.adopt(listener, c)
+			s.adopt(context.WithoutCancel(ctx), listener, c) // lives on
 		case ctx.Err() != nil:
 			return nil
 		case isPassing(err):
@@ -167,8 +167,8 @@ func (s *Server) closed(a net.Addr) {
 	}
 }
 
-// adopt begins a session for c.
-func (s *Server) adopt(listener string, c net.Conn) {
+// adopt begins a session for c. Its dials end with ctx.
+func (s *Server) adopt(ctx context.Context, listener string, c net.Conn) {
 	snap := s.o.Store.Current()
 	policy := snap.Listener(listener)
 	if policy == nil { // left the configuration between the accept and now
@@ -181,7 +181,7 @@ func (s *Server) adopt(listener string, c net.Conn) {
 	s.sessions[x] = struct{}{}
 	s.mu.Unlock()
 	x.metrics.Accepted()
-	s.group.Go(x.live)
+	s.group.Go(func() { x.live(ctx) })
 }
 
 // forget ends what adopt began.

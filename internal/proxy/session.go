@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync"
@@ -43,7 +44,6 @@ type session struct {
 	closing   bool // nothing more is served
 	unread    bool // the caller may still be sending what nobody will read
 	apart     bool // the exchange that step left to be carried outside of it
-	step      func() bool
 
 	// swept belongs to the sweeper.
 	swept struct {
@@ -88,7 +88,6 @@ func newSession(s *Server, snap *snapshot.Snapshot, policy *snapshot.Listener, c
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		x.address = tcp.IP.String()
 	}
-	x.step = x.serve
 	x.deadline.Store(x.after(snap.Limits.IdleTimeout))
 	return x
 }
@@ -99,7 +98,7 @@ func (x *session) after(d time.Duration) int64 {
 }
 
 // live serves the caller until either side has enough.
-func (x *session) live() {
+func (x *session) live(ctx context.Context) {
 	defer x.server.forget(x)
 	defer x.release()
 	if !x.probe {
@@ -110,11 +109,12 @@ func (x *session) live() {
 		}
 		defer func() { x.snap.Limits.Connections.Leave() }()
 	}
+	step := func() (done bool) { return x.serve(ctx) }
 	for {
-		err := x.socket.Run(x.step)
+		err := x.socket.Run(step)
 		if x.apart {
 			x.apart = false
-			x.exchange()
+			x.exchange(ctx)
 		}
 		if x.closing {
 			break
@@ -171,7 +171,7 @@ func (x *session) release() {
 
 // serve is the step of a session: it reads and answers until there is nothing left to read. True ends the run, either for
 // good or to carry an exchange that needs to read from the caller.
-func (x *session) serve() (done bool) {
+func (x *session) serve(ctx context.Context) (done bool) {
 	w := x.working()
 	x.drained = false
 	for {
@@ -183,7 +183,7 @@ func (x *session) serve() (done bool) {
 				return true
 			case n > 0:
 				w.pending = false
-				x.begin(n)
+				x.begin(ctx, n)
 				if x.apart || x.closing {
 					return true
 				}

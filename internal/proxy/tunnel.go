@@ -65,7 +65,7 @@ func (x *session) fromUpstream() *fault.Fault {
 		f := x.more(conn.LargeBuffer)
 		switch {
 		case f == nil:
-		case f.Err == io.EOF:
+		case errors.Is(f.Err, io.EOF):
 			if x.socket.CloseWrite() != nil {
 				return fault.New(fault.CallerGone, errors.New("the caller's connection broke"))
 			}
@@ -118,7 +118,7 @@ func (t *tunnel) carry() {
 		switch {
 		case n > 0:
 			x.touchTunnel()
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			if err := up.CloseWrite(); err != nil {
 				t.end(up.Fault(fault.PhaseSend, err))
 			}

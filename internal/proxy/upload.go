@@ -227,7 +227,7 @@ func (u *upload) more(want int64) error {
 		u.x.touchUpload()
 		return nil
 	case errors.Is(err, conn.ErrInterrupted):
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		u.fault = fault.New(fault.CallerGone, errors.New("the caller ended the connection in the middle of the request's body"))
 	default:
 		u.fault = fault.New(fault.CallerGone, err)

@@ -89,25 +89,24 @@ func locate(cfg *config.Config, err error, found *config.Problems) bool {
 		}
 		*found = append(*found, config.Problem{Origin: cfg.Origin(key), Key: key, Fact: fact, Hint: hint})
 	}
-	switch wrapped := err.(type) {
-	case *identity.Problem:
-		add(wrapped.File, wrapped.Fact, wrapped.Hint, wrapped.Err)
+	if p, is := err.(*identity.Problem); is { //nolint:errorlint // each layer is looked at in its turn
+		add(p.File, p.Fact, p.Hint, p.Err)
 		return true
-	case *trust.Problem:
-		add(wrapped.File, wrapped.Fact, wrapped.Hint, wrapped.Err)
+	}
+	if p, is := err.(*trust.Problem); is { //nolint:errorlint // likewise
+		add(p.File, p.Fact, p.Hint, p.Err)
 		return true
-	case interface{ Unwrap() []error }:
-		for _, e := range wrapped.Unwrap() {
+	}
+	if several, is := err.(interface{ Unwrap() []error }); is {
+		for _, e := range several.Unwrap() {
 			if !locate(cfg, e, found) {
 				*found = append(*found, config.Problem{Fact: e.Error()})
 			}
 		}
 		return true
-	case interface{ Unwrap() error }:
-		inner := wrapped.Unwrap()
-		return inner != nil && locate(cfg, inner, found)
 	}
-	return false
+	inner := errors.Unwrap(err)
+	return inner != nil && locate(cfg, inner, found)
 }
 
 // keyOf is the key whose value is that file, "" when there is none.

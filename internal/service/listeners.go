@@ -68,7 +68,7 @@ func (c *listenersChange) Commit() {
 			<-a.done
 			delete(c.l.serving, sock)
 		}
-		sock.Close()
+		_ = sock.Close() // it is out of use either way
 	}
 	for _, socks := range now {
 		for _, sock := range socks {
@@ -111,16 +111,16 @@ func (l *listeners) stop() error {
 
 // close closes what we bound, where nobody accepts any more; also what a
 // reload that came late has bound.
-func (l *listeners) close() { l.set.Close() }
+func (l *listeners) close() { _ = l.set.Close() }
 
-func (l *listeners) status() (list []ListenerStatus, warnings []string) {
+func (l *listeners) status(connections map[string]int) (list []ListenerStatus, warnings []string) {
 	list = []ListenerStatus{}
 	for _, sock := range l.set.Sockets() {
 		if n := len(list); n > 0 && list[n-1].Name == sock.Name {
 			list[n-1].Addresses = append(list[n-1].Addresses, bound(sock))
 			continue
 		}
-		list = append(list, ListenerStatus{Name: sock.Name, Addresses: []string{bound(sock)}, Inherited: sock.Inherited})
+		list = append(list, ListenerStatus{Name: sock.Name, Addresses: []string{bound(sock)}, Inherited: sock.Inherited, Connections: connections[sock.Name]})
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

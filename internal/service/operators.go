@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"slices"
 	"sync"
 
@@ -15,8 +16,9 @@ import (
 
 // operators follows the [admin] table.
 type operators struct {
-	server *admin.Server
-	warn   func(string) // logs a warning of a change that took effect
+	server  *admin.Server
+	systemd bool         // it started us, and made the socket's folder
+	warn    func(string) // logs a warning of a change that took effect
 
 	mu       sync.Mutex // guards warnings
 	warnings []string
@@ -26,6 +28,7 @@ type operators struct {
 // error: callers are served all the same.
 func (o *operators) Prepare(_ context.Context, cfg *config.Config) (reload.Change, error) {
 	set, err := adminSettings(cfg)
+	set.SocketOptional = set.SocketOptional && !o.systemd
 	if err != nil {
 		return nil, BadConfiguration{located(cfg, err)}
 	}
@@ -60,6 +63,8 @@ func (o *operators) status() (addresses, warnings []string) {
 	return o.server.Addresses(), slices.Clone(o.warnings)
 }
 
+// adminSettings loads what [admin] names. A socket at the default path, whose folder only the packaged unit makes, may be
+// missing.
 func adminSettings(cfg *config.Config) (admin.Settings, error) {
 	a := cfg.Admin
 	set := admin.Settings{
@@ -79,7 +84,7 @@ func adminSettings(cfg *config.Config) (admin.Settings, error) {
 	set.TLS = &tls.Config{Certificates: []tls.Certificate{id.Certificate}, MinVersion: tls.VersionTLS12}
 	if a.TLS.ClientCA != "" {
 		clients, err := trust.Load(trust.Source{Name: "admin.tls", CA: []string{a.TLS.ClientCA}})
-		if err != nil {
+		if err = errors.Join(append(identity.CheckFiles(a.TLS.ClientCA), err)...); err != nil {
 			return set, err
 		}
 		set.TLS.ClientCAs, set.TLS.ClientAuth = clients.Roots, tls.RequireAndVerifyClientCert

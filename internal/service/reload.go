@@ -108,7 +108,7 @@ type logChange struct {
 }
 
 func (c logChange) Commit() { c.l.now = c.next }
-func (c logChange) Abort()  { c.l.log.Reconfigure(c.l.now) }
+func (c logChange) Abort()  { _ = c.l.log.Reconfigure(c.l.now) } // worked before
 
 func logOptions(cfg *config.Config, stderr io.Writer) logging.Options {
 	return logging.Options{Level: cfg.Log.Level, Format: cfg.Log.Format, Stderr: stderr}

@@ -113,7 +113,7 @@ func Run(ctx context.Context, o Options) error {
 	if err == nil {
 		return nil
 	}
-	notify.Status(firstLine(err)) // nobody is left to tell if this fails
+	_ = notify.Status(firstLine(err)) // nobody is left to tell if this fails
 	if o.Journal && record(err) == nil {
 		return Recorded{err}
 	}
@@ -140,7 +140,7 @@ func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan 
 	if err != nil {
 		return BadConfiguration{err}
 	}
-	defer log.Close(flushTimeout)
+	defer func() { _ = log.Close(flushTimeout) }() // who would hear of it?
 
 	s := &service{
 		o:           o,
@@ -155,7 +155,7 @@ func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan 
 	s.metrics = metrics.New(metrics.Options{Version: o.Version, Faults: faults(), LogDropped: log.Dropped})
 	s.server = proxy.NewServer(proxy.Options{Store: s.store, Metrics: s.metrics, Log: log})
 	s.listeners = newListeners(inherited, s.server)
-	s.admin = &operators{warn: s.adminWarning, server: admin.New(admin.Options{
+	s.admin = &operators{systemd: notify.Enabled(), warn: s.adminWarning, server: admin.New(admin.Options{
 		Metrics: s.metrics.Handler(),
 		Status:  func() any { return s.Status() },
 		Ready:   s.ready,

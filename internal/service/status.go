@@ -47,6 +47,7 @@ type Status struct {
 	Identities []IdentityStatus `json:"identities"`
 	Limits     []LimitStatus    `json:"limits"`
 	Admin      []string         `json:"admin"` // addresses of the operators' surface
+	Refused    RefusedStatus    `json:"admin_refused"`
 
 	LastReload        reload.Outcome `json:"last_reload"` // the start counts as the first
 	Warnings          []string       `json:"warnings"`
@@ -55,9 +56,10 @@ type Status struct {
 
 // ListenerStatus is one listener with the sockets it has now.
 type ListenerStatus struct {
-	Name      string   `json:"name"`
-	Addresses []string `json:"addresses"`
-	Inherited bool     `json:"inherited"` // from the service manager
+	Name        string   `json:"name"`
+	Addresses   []string `json:"addresses"`
+	Inherited   bool     `json:"inherited"`   // from the service manager
+	Connections int      `json:"connections"` // of callers
 }
 
 // RouteStatus is one route by the name that metrics and the log give it.
@@ -72,6 +74,13 @@ type UpstreamStatus struct {
 	URL               string `json:"url"`
 	IdleConnections   int    `json:"idle_connections"`
 	ActiveConnections int    `json:"active_connections"`
+}
+
+// RefusedStatus counts operators' requests that were not answered.
+type RefusedStatus struct {
+	WrongPassword uint64 `json:"wrong_password"` // or no such user
+	Busy          uint64 `json:"busy"`           // too many passwords were being checked
+	Browser       uint64 `json:"browser"`        // web pages
 }
 
 // IdentityStatus describes a client certificate; the key is not in it.
@@ -121,9 +130,11 @@ func (s *service) Status() Status {
 		Warnings:          s.warnings(),
 		LogRecordsDropped: s.log.Dropped(),
 	}
-	st.Listeners, _ = s.listeners.status()
+	st.Listeners, _ = s.listeners.status(stats.Listeners)
 	addresses, _ := s.admin.status()
 	st.Admin = append(st.Admin, addresses...)
+	turned := s.admin.server.Stats()
+	st.Refused = RefusedStatus{WrongPassword: turned.AuthFailures, Busy: turned.AuthBusy, Browser: turned.Denied}
 	cur := s.current.Load()
 	if cur == nil {
 		return st
@@ -150,7 +161,7 @@ func (s *service) warnings() []string {
 	for _, err := range s.inheritance {
 		list = append(list, err.Error())
 	}
-	_, listening := s.listeners.status()
+	_, listening := s.listeners.status(nil)
 	_, operating := s.admin.status()
 	return slices.Concat(list, s.advice(), listening, operating)
 }
