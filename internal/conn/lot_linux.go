@@ -56,7 +56,7 @@ func (l *Lot) Park(s *Socket, wake func()) error {
 		l.mu.Unlock()
 		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
 		failed = unix.EpollCtl(l.set, unix.EPOLL_CTL_ADD, int(fd), &event)
-		if failed == unix.EEXIST { //nolint:errorlint // errno as it comes; it was parked before
+		if failed == unix.EEXIST { // it was parked before
 			failed = unix.EpollCtl(l.set, unix.EPOLL_CTL_MOD, int(fd), &event)
 		}
 		if failed != nil {
@@ -106,7 +106,7 @@ func (l *Lot) watch() {
 		for {
 			n, err := unix.EpollWait(l.set, events[:], 0)
 			switch {
-			case err == unix.EINTR: //nolint:errorlint // errno as it comes
+			case err == unix.EINTR:
 			case err != nil:
 				return true
 			case n == 0:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -127,9 +128,10 @@ func (b *builder) credentials() error {
 		b.next.Identities = append(b.next.Identities, id)
 	}
 	b.bundles = make(map[string]*trust.Bundle)
+	var files []string
 	for _, name := range slices.Sorted(maps.Keys(b.cfg.Trust)) {
 		c := b.cfg.Trust[name]
-		errs = append(errs, identity.CheckFiles(c.CA...)...)
+		files = append(files, c.CA...)
 		bundle, err := trust.Load(trust.Source{Name: name, CA: c.CA, SystemRoots: c.SystemRoots})
 		if err != nil {
 			errs = append(errs, err)
@@ -144,6 +146,13 @@ func (b *builder) credentials() error {
 		}
 		b.bundles[name] = bundle
 		b.next.Bundles = append(b.next.Bundles, bundle)
+	}
+	// All at once, so that a folder which several lie in is reported once.
+	for _, err := range identity.CheckFiles(files...) {
+		if p, ok := errors.AsType[*identity.Problem](err); ok && p.Err != nil {
+			continue // cannot be read: Load has said so
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -276,25 +285,27 @@ func empty(e config.HeaderEdits) bool { return len(e.Set)+len(e.Add)+len(e.Remov
 func location(r *config.Route, u *config.Upstream) *http1.LocationRewrite {
 	l := &http1.LocationRewrite{StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix}
 	add := func(list *[]string, s string) {
-		if s = strings.ToLower(s); !slices.Contains(*list, s) {
+		if !slices.Contains(*list, s) {
 			*list = append(*list, s)
 		}
 	}
-	port := u.URL.Port()
-	for _, host := range []string{u.URL.Hostname(), u.ServerName} {
+	know := func(host, port string) {
+		host = strings.ToLower(host)
 		add(&l.Domains, host)
 		if strings.Contains(host, ":") {
 			host = "[" + host + "]"
 		}
 		if port == "" || port == "443" {
 			add(&l.Origins, "https://"+host)
-			add(&l.Origins, "https://"+host+":443")
-		} else {
-			add(&l.Origins, "https://"+host+":"+port)
+			port = "443"
 		}
+		add(&l.Origins, "https://"+host+":"+port)
 	}
-	if host := u.HostField(); host != "" {
-		add(&l.Origins, "https://"+host)
+	know(u.URL.Hostname(), u.URL.Port())
+	know(u.ServerName, u.URL.Port())
+	if field := u.HostField(); field != "" {
+		host := url.URL{Host: field}
+		know(host.Hostname(), host.Port())
 	}
 	return l
 }

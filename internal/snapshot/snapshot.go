@@ -126,8 +126,10 @@ func (s *Store) Current() *Snapshot { return s.p.Load() }
 // Publish makes next current and returns the one that was. Limits change in the same moment; who is inside stays.
 func (s *Store) Publish(next *Snapshot) (old *Snapshot) {
 	old = s.p.Swap(next)
-	next.shared.connections.SetLimit(next.settings.connections)
-	next.shared.requests.SetLimit(next.settings.requests)
-	next.shared.rate.Reconfigure(next.settings.perSecond, next.settings.burst)
+	if limits := next.shared; limits != nil { // nil: Build did not make it
+		limits.connections.SetLimit(next.settings.connections)
+		limits.requests.SetLimit(next.settings.requests)
+		limits.rate.Reconfigure(next.settings.perSecond, next.settings.burst)
+	}
 	return old
 }

@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -24,12 +26,15 @@ const (
 
 // Notify tells the service manager about our life, in an order that it
 // understands whoever calls: READY=1 follows every RELOADING=1, and once
-// STOPPING=1 was sent only the status and requests for time still go out.
+// STOPPING=1 was sent only the status, requests for time and connections to
+// keep still go out.
 //
 // Its methods may be called at any time by any goroutine. Each waits at most
-// two seconds. Errors are for the log: nothing else depends on them.
+// two seconds for each message that it sends. Errors are for the log, with the
+// exceptions that store.go tells: nothing else depends on them.
 type Notify struct {
 	addr string // "" when nobody listens
+	room int    // connections that the manager keeps for us
 
 	// mu is held while a message is sent, so that messages leave in the order
 	// in which the fields below changed.
@@ -37,13 +42,15 @@ type Notify struct {
 	ready     bool // READY=1 was sent once
 	reloading bool // RELOADING=1 was sent and READY=1 not yet
 	stopping  bool // STOPPING=1 was sent
+	stored    int  // connections that were sent to be kept
 }
 
-// NewNotify takes NOTIFY_SOCKET out of the environment.
+// NewNotify takes NOTIFY_SOCKET and FDSTORE out of the environment.
 func NewNotify() *Notify {
-	addr := os.Getenv("NOTIFY_SOCKET")
+	n := &Notify{addr: os.Getenv("NOTIFY_SOCKET"), room: storeRoom(os.Getenv("FDSTORE"))}
 	_ = os.Unsetenv("NOTIFY_SOCKET")
-	return &Notify{addr: addr}
+	_ = os.Unsetenv("FDSTORE")
+	return n
 }
 
 // Enabled reports whether anybody is told at all.
@@ -131,25 +138,55 @@ func (n *Notify) sendStatus(text string) error {
 	return n.send(line)
 }
 
-// send sends one datagram. The caller holds mu. The address is dialled every
-// time, as the manager's socket is another one after it was executed anew; and
-// here rather than by daemon.SdNotify, which knows no deadline.
-func (n *Notify) send(message string) error {
+// send sends one datagram and, beside it, duplicates of the descriptors. The
+// caller holds mu. The address is dialled every time, as the manager's socket
+// is another one after it was executed anew; and here rather than by
+// daemon.SdNotify, which knows neither deadlines nor descriptors.
+//
+// A connected socket, as only such a one tells when the manager has room again
+// after its queue was full; and sendmsg by hand, as WriteMsgUnix refuses those.
+func (n *Notify) send(message string, descriptors ...int) error {
 	if n.addr == "" {
 		return nil
 	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.addr, Net: "unixgram"})
+	err := n.transmit([]byte(message), descriptors)
 	if err != nil {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
+	return nil
+}
+
+func (n *Notify) transmit(message []byte, descriptors []int) error {
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.addr, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
 	defer c.Close()
 	if err := c.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return fmt.Errorf("notify the service manager: %w", err)
+		return err
 	}
-	if _, err := c.Write([]byte(message)); err != nil {
-		return fmt.Errorf("notify the service manager: %w", err)
+	if len(descriptors) == 0 {
+		_, err = c.Write(message)
+		return err
 	}
-	return nil
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	rights := unix.UnixRights(descriptors...)
+	var sent error
+	err = raw.Write(func(fd uintptr) (done bool) {
+		for {
+			sent = unix.Sendmsg(int(fd), message, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			if !errors.Is(sent, unix.EINTR) {
+				return !errors.Is(sent, unix.EAGAIN)
+			}
+		}
+	})
+	if err == nil {
+		err = os.NewSyscallError("sendmsg", sent)
+	}
+	return err
 }
 
 // statusLine makes one assignment of text, whatever text holds: a line break

@@ -40,20 +40,67 @@ func newManager(t *testing.T) *manager {
 func (m *manager) messages() []string {
 	m.t.Helper()
 	var all []string
-	buf := make([]byte, 4096)
 	for {
-		if err := m.conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
-			m.t.Fatal(err)
-		}
-		n, err := m.conn.Read(buf)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		p, ok := m.receive(20 * time.Millisecond)
+		if !ok {
 			return all
 		}
+		all = append(all, p.text)
+	}
+}
+
+// packet is a datagram with the descriptors that came along.
+type packet struct {
+	text  string
+	files []*os.File
+}
+
+func (p packet) close() {
+	for _, f := range p.files {
+		f.Close()
+	}
+}
+
+// receive waits for one datagram. Its files are closed when the test ends.
+func (m *manager) receive(wait time.Duration) (p packet, ok bool) {
+	m.t.Helper()
+	if err := m.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		m.t.Fatal(err)
+	}
+	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*maxDescriptors))
+	n, oobn, flags, _, err := m.conn.ReadMsgUnix(buf, oob)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return packet{}, false
+	}
+	if err != nil || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		m.t.Fatalf("receive: flags %#x, %v", flags, err)
+	}
+	p.text = strings.TrimSuffix(string(buf[:n]), "\n")
+	controls, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, c := range controls {
+		fds, err := unix.ParseUnixRights(&c)
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		all = append(all, strings.TrimSuffix(string(buf[:n]), "\n"))
+		for _, fd := range fds {
+			p.files = append(p.files, os.NewFile(uintptr(fd), "received"))
+		}
 	}
+	m.t.Cleanup(p.close)
+	return p, true
+}
+
+// next is receive for what has to come.
+func (m *manager) next() packet {
+	m.t.Helper()
+	p, ok := m.receive(10 * time.Second)
+	if !ok {
+		m.t.Fatal("no message came")
+	}
+	return p
 }
 
 // withoutTime replaces the time stamp, which is checked elsewhere.

@@ -3,28 +3,57 @@ package systemd
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
 
-// Sockets returns the listening sockets that the service manager handed over,
-// by the FileDescriptorName= of their units; several of one name stand in the
-// order in which they were passed. What is no listening stream socket is
-// closed and told in the problems, which never keep the others from being
-// used. The variables are removed from the environment, so a second call finds
-// nothing. The caller owns the listeners; closing one never unlinks its path.
-func Sockets() (byName map[string][]net.Listener, problems []error) {
+// Inherited is what the service manager handed over at the start.
+type Inherited struct {
+	// Listeners are listening sockets, by the FileDescriptorName= of their
+	// units; several of one name stand in the order in which they were passed.
+	// Closing one never unlinks its path.
+	Listeners map[string][]net.Listener
+
+	// Connections are callers that the process before us left in the store, by
+	// the listener that had accepted them. Each was alive when we looked. Adopt
+	// gives them away; until then nobody reads from them.
+	Connections map[string][]net.Conn
+
+	// Problems tell what was neither, and was closed. They never keep the rest
+	// from being used.
+	Problems []error
+
+	// stored are the names, each once, under which the store may have something.
+	stored []string
+}
+
+// Inherit takes what the service manager handed over. The variables are
+// removed from the environment, so a second call finds nothing.
+func Inherit() *Inherited {
+	in := &Inherited{Listeners: make(map[string][]net.Listener), Connections: make(map[string][]net.Conn)}
 	if err := addressee(os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getpid()); err != nil {
-		problems = append(problems, err)
+		in.Problems = append(in.Problems, err)
 	}
-	files := activation.FilesWithNames() // unsets LISTEN_*
-	byName, more := dispatch(files)
-	return byName, append(problems, more...)
+	in.dispatch(activation.FilesWithNames()) // unsets LISTEN_*
+	return in
+}
+
+// Sockets is Inherit for a program that keeps no connections: it hangs them up.
+func Sockets() (byName map[string][]net.Listener, problems []error) {
+	in := Inherit()
+	for _, conns := range in.Connections {
+		for _, c := range conns {
+			hangUp(c)
+		}
+	}
+	return in.Listeners, in.Problems
 }
 
 // addressee tells why sockets that the environment announces are not ours;
@@ -48,92 +77,130 @@ func addressee(pid, fds string, self int) error {
 	return nil
 }
 
-// dispatch turns files into listeners by what each of them is. It closes them
-// all: a listener has a descriptor of its own.
-func dispatch(files map[string][]*os.File) (byName map[string][]net.Listener, problems []error) {
-	byName = make(map[string][]net.Listener, len(files))
+// dispatch takes files by what each of them is. It closes them all: what was
+// taken has a descriptor of its own.
+func (in *Inherited) dispatch(files map[string][]*os.File) {
 	seen := make(map[inode]string)
-	names := make([]string, 0, len(files))
-	for name := range files {
-		names = append(names, name)
-	}
-	slices.Sort(names) // problems come in the same order every time
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(files)) { // problems come in the same order every time
 		for _, f := range files[name] {
-			ln, err := open(f, seen)
+			err := in.take(name, f, seen)
 			_ = f.Close() // the manager keeps the socket; nothing was written
 			if err != nil {
-				problems = append(problems, fmt.Errorf("socket %q of the service manager: %w", name, err))
-				continue
+				in.Problems = append(in.Problems, fmt.Errorf("socket %q of the service manager: %w", name, err))
 			}
-			byName[name] = append(byName[name], ln)
 		}
 	}
-	return byName, problems
 }
 
 // inode identifies a socket, whichever descriptor it is reached through.
 type inode struct{ dev, ino uint64 }
 
-// open makes a listener of f, which it leaves open. seen holds the name of
-// every socket that became one.
-func open(f *os.File, seen map[inode]string) (net.Listener, error) {
+// take finds out what f is and keeps a duplicate of what we can use. seen holds
+// the name of every socket that was taken.
+func (in *Inherited) take(name string, f *os.File, seen map[inode]string) error {
 	fd := int(f.Fd())
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, os.NewSyscallError("fstat", err)
+		return os.NewSyscallError("fstat", err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return nil, errors.New("it is no socket")
+		in.store(name)
+		return errors.New("it is no socket")
 	}
 	id := inode{dev: st.Dev, ino: st.Ino}
 	if name, twice := seen[id]; twice {
-		return nil, fmt.Errorf("the same socket was passed before as %q", name)
+		return fmt.Errorf("the same socket was passed before as %q", name)
 	}
-	if err := listening(fd); err != nil {
-		return nil, err
+	listens, err := stream(fd)
+	if listens {
+		if err != nil {
+			return err
+		}
+		ln, err := net.FileListener(f)
+		if err != nil {
+			return err
+		}
+		in.Listeners[name] = append(in.Listeners[name], ln)
+		seen[id] = name
+		return nil
 	}
-	ln, err := net.FileListener(f)
+	in.store(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	seen[id] = f.Name()
-	return ln, nil
+	listener, ok := strings.CutPrefix(name, connPrefix)
+	if !ok || listener == "" {
+		return errors.New("it is a connection, not a listening socket; use Accept=no")
+	}
+	if alive, err := connected(fd); !alive {
+		return err
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		return err
+	}
+	in.Connections[listener] = append(in.Connections[listener], c)
+	seen[id] = name
+	return nil
 }
 
-// listening says why fd is not a socket on which stream connections arrive.
-func listening(fd int) error {
+// store notes that what has this name comes from the store. It may also be of
+// a socket unit that asks for something odd; removing that does no harm.
+func (in *Inherited) store(name string) {
+	if isDescriptorName(name) && !slices.Contains(in.stored, name) {
+		in.stored = append(in.stored, name)
+	}
+}
+
+// connected reports whether the other end of a stream is still there, or has
+// left us something to read. An error says that there never was one.
+func connected(fd int) (bool, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return true, nil // idle
+		case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.EINVAL):
+			return false, errors.New("it is not connected")
+		}
+		return err == nil && n > 0, nil // a request waits; or the caller has hung up
+	}
+}
+
+// stream reports whether connections arrive on fd, and says why we cannot use
+// it: it has to be TCP or Unix, and a stream.
+func stream(fd int) (listens bool, err error) {
 	get := func(opt int) (int, error) {
 		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, opt)
 		return v, os.NewSyscallError("getsockopt", err)
 	}
 	kind, err := get(unix.SO_TYPE)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if kind != unix.SOCK_STREAM {
-		return errors.New("it carries no streams; use ListenStream=")
+		return false, errors.New("it carries no streams; use ListenStream=")
 	}
 	accepts, err := get(unix.SO_ACCEPTCONN)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if accepts == 0 {
-		return errors.New("it is a connection, not a listening socket; use Accept=no")
-	}
+	listens = accepts != 0
 	domain, err := get(unix.SO_DOMAIN)
 	if err != nil {
-		return err
+		return listens, err
 	}
 	protocol, err := get(unix.SO_PROTOCOL)
 	if err != nil {
-		return err
+		return listens, err
 	}
 	switch {
 	case domain == unix.AF_UNIX:
-		return nil
+		return listens, nil
 	case (domain == unix.AF_INET || domain == unix.AF_INET6) && (protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_MPTCP):
-		return nil
+		return listens, nil
 	}
-	return fmt.Errorf("it is neither TCP nor Unix (family %d, protocol %d)", domain, protocol)
+	return listens, fmt.Errorf("it is neither TCP nor Unix (family %d, protocol %d)", domain, protocol)
 }

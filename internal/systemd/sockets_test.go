@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -26,22 +27,30 @@ func TestMain(m *testing.M) {
 // childReport is what the process that was given sockets made of them.
 type childReport struct {
 	Addresses   map[string][]string
+	Adopted     map[string]int // connections by listener
+	Taken       int
 	Problems    []string
 	Environment []string // what is left of LISTEN_*
 	Again       int      // sockets that a second call found
 }
 
-// child takes the sockets, answers one connection on each and says what it saw.
+// child takes the sockets, answers one connection on each and one request on
+// each adopted connection, and says what it saw.
 func child() {
-	byName, problems := Sockets()
-	var report childReport
-	report.Addresses = make(map[string][]string)
-	for name, lns := range byName {
+	notify := NewNotify()
+	in := Inherit()
+	report := childReport{Addresses: make(map[string][]string), Adopted: make(map[string]int)}
+	problem := func(err error) {
+		if err != nil {
+			report.Problems = append(report.Problems, err.Error())
+		}
+	}
+	for name, lns := range in.Listeners {
 		for _, ln := range lns {
 			report.Addresses[name] = append(report.Addresses[name], ln.Addr().String())
 			c, err := ln.Accept()
 			if err != nil {
-				report.Problems = append(report.Problems, err.Error())
+				problem(err)
 				continue
 			}
 			fmt.Fprint(c, name)
@@ -49,17 +58,70 @@ func child() {
 			ln.Close()
 		}
 	}
-	for _, p := range problems {
-		report.Problems = append(report.Problems, p.Error())
+	for _, p := range in.Problems {
+		problem(p)
 	}
+	taken, err := notify.Adopt(in, func(listener string, c net.Conn) bool {
+		if listener == "left" {
+			return false
+		}
+		report.Adopted[listener]++
+		line, err := bufio.NewReader(c).ReadString('\n')
+		problem(err)
+		fmt.Fprint(c, listener, " heard ", line)
+		c.Close()
+		return true
+	})
+	problem(err)
+	report.Taken = taken
 	for _, v := range os.Environ() {
 		if strings.HasPrefix(v, "LISTEN_") {
 			report.Environment = append(report.Environment, v)
 		}
 	}
-	again, _ := Sockets()
-	report.Again = len(again)
+	again := Inherit()
+	report.Again = len(again.Listeners) + len(again.Connections)
 	_ = json.NewEncoder(os.Stdout).Encode(report)
+}
+
+// passed is a descriptor that a child is given.
+type passed struct {
+	name string
+	file *os.File
+}
+
+// startChild passes descriptors as the service manager would. The report is to
+// be had once the child is done.
+func startChild(t *testing.T, descriptors []passed) (report func() childReport) {
+	t.Helper()
+	// A shell knows its own number, which the program that replaces it keeps.
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, os.Args[0])
+	var names []string
+	for _, p := range descriptors {
+		names = append(names, p.name)
+		cmd.ExtraFiles = append(cmd.ExtraFiles, p.file)
+	}
+	cmd.Env = append(os.Environ(), "SYSTEMD_TEST_CHILD=1",
+		"LISTEN_FDS="+strconv.Itoa(len(descriptors)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() childReport {
+		t.Helper()
+		var got childReport
+		if err := json.NewDecoder(out).Decode(&got); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
 }
 
 // filer is what every socket of package net can do.
@@ -115,35 +177,15 @@ func TestSocketsAreDispatchedByWhatTheyAre(t *testing.T) {
 	}
 	defer plain.Close()
 
-	passed := []struct {
-		name string
-		file *os.File
-	}{
+	report := startChild(t, []passed{
 		{"http", fileOf(t, one)},
 		{"http", fileOf(t, two)},
 		{"api", fileOf(t, unixLn)},
 		{"dns", fileOf(t, udp)},
-		{"conn.http", fileOf(t, accepted.(*net.TCPConn))},
+		{"accepted", fileOf(t, accepted.(*net.TCPConn))},
 		{"log", plain},
 		{"twice", fileOf(t, one)},
-	}
-	// A shell knows its own number, which the program that replaces it keeps.
-	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, os.Args[0])
-	var names []string
-	for _, p := range passed {
-		names = append(names, p.name)
-		cmd.ExtraFiles = append(cmd.ExtraFiles, p.file)
-	}
-	cmd.Env = append(os.Environ(), "SYSTEMD_TEST_CHILD=1",
-		"LISTEN_FDS="+strconv.Itoa(len(passed)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	})
 	type answer struct {
 		net.Conn
 		name string
@@ -162,14 +204,7 @@ func TestSocketsAreDispatchedByWhatTheyAre(t *testing.T) {
 			t.Errorf("%s answered %q, %v; want %q", a.RemoteAddr(), got, err, a.name)
 		}
 	}
-	var got childReport
-	if err := json.NewDecoder(out).Decode(&got); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
-	}
-
+	got := report()
 	for name, want := range map[string][]string{"http": {one.Addr().String(), two.Addr().String()}, "api": {path}} {
 		if !slices.Equal(got.Addresses[name], want) {
 			t.Errorf("sockets named %q = %q; want %q", name, got.Addresses[name], want)
@@ -179,7 +214,7 @@ func TestSocketsAreDispatchedByWhatTheyAre(t *testing.T) {
 		t.Errorf("sockets = %q; want only http and api", got.Addresses)
 	}
 	wantProblems := []string{
-		`socket "conn.http" of the service manager: it is a connection, not a listening socket; use Accept=no`,
+		`socket "accepted" of the service manager: it is a connection, not a listening socket; use Accept=no`,
 		`socket "dns" of the service manager: it carries no streams; use ListenStream=`,
 		`socket "log" of the service manager: it is no socket`,
 		`socket "twice" of the service manager: the same socket was passed before as "http"`,
@@ -188,7 +223,7 @@ func TestSocketsAreDispatchedByWhatTheyAre(t *testing.T) {
 		t.Errorf("problems = %q\nwant %q", got.Problems, wantProblems)
 	}
 	if len(got.Environment) > 0 || got.Again > 0 {
-		t.Errorf("after Sockets() %q is in the environment and a second call finds %d; want nothing", got.Environment, got.Again)
+		t.Errorf("after Inherit() %q is in the environment and a second call finds %d; want nothing", got.Environment, got.Again)
 	}
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("the child closed its listener and the path is gone: %v", err)
@@ -197,17 +232,17 @@ func TestSocketsAreDispatchedByWhatTheyAre(t *testing.T) {
 
 func TestNoSocketsWithoutManager(t *testing.T) {
 	t.Setenv("LISTEN_FDS", "")
-	if byName, problems := Sockets(); len(byName) > 0 || len(problems) > 0 {
-		t.Errorf("Sockets() = %v, %v; want none", byName, problems)
+	if in := Inherit(); len(in.Listeners)+len(in.Connections)+len(in.Problems) > 0 {
+		t.Errorf("Inherit() = %+v; want nothing", in)
 	}
 }
 
 func TestSocketsOfAnotherProcessAreNotTouched(t *testing.T) {
 	t.Setenv("LISTEN_PID", "1")
 	t.Setenv("LISTEN_FDS", "1")
-	byName, problems := Sockets()
-	if len(byName) > 0 || len(problems) != 1 || !strings.Contains(problems[0].Error(), "passed to process 1") {
-		t.Errorf("Sockets() = %v, %v; want a problem that names process 1", byName, problems)
+	in := Inherit()
+	if len(in.Listeners)+len(in.Connections) > 0 || len(in.Problems) != 1 || !strings.Contains(in.Problems[0].Error(), "passed to process 1") {
+		t.Errorf("Inherit() = %+v; want a problem that names process 1", in)
 	}
 }
 

@@ -2,6 +2,8 @@ package upstream
 
 import (
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
@@ -17,6 +19,10 @@ type Conn struct {
 	tls     *tls.Conn
 	resumed bool
 	reused  bool
+	brimful bool // the last Read left no room: crypto/tls may hold more of that record
+
+	asked    bool // the server asked for our certificate
+	unlisted bool // and its list of acceptable authorities had no issuer of ours
 
 	born  time.Time
 	since time.Time // idle since then
@@ -34,7 +40,11 @@ func (c *Conn) Flush() error { return c.wire.Flush() }
 
 // Read waits for bytes of the upstream. io.EOF is an end that the upstream announced; any other end is
 // conn.ErrTruncated.
-func (c *Conn) Read(b []byte) (int, error) { return c.tls.Read(b) }
+func (c *Conn) Read(b []byte) (int, error) {
+	n, err := c.tls.Read(b)
+	c.brimful = n == len(b)
+	return n, err
+}
 
 // Ready reports whether Read would return something at once that was read ahead.
 func (c *Conn) Ready() bool { return c.wire.Ready() }
@@ -47,8 +57,11 @@ func (c *Conn) ReadMore(b []byte) (n int, err error) {
 	c.wire.Instant(true)
 	defer c.wire.Instant(false)
 	for n < len(b) && c.wire.Ready() {
-		m, err := c.tls.Read(b[n:])
+		m, err := c.Read(b[n:])
 		n += m
+		if errors.Is(err, conn.ErrWouldBlock) {
+			break // what was ready was TLS's own business
+		}
 		if err != nil {
 			return n, err
 		}
@@ -79,8 +92,33 @@ func (c *Conn) Gone() bool { return c.socket.PeerGone() }
 // WriteBlocked reports whether a write waits for the upstream to read. Anyone may call it.
 func (c *Conn) WriteBlocked() bool { return c.socket.WriteBlocked() }
 
-// Fault says what err, which came up in phase p, means.
-func (c *Conn) Fault(p fault.Phase, err error) *fault.Fault { return c.u.explain(p, err) }
+// Fault says what err, which came up in phase p, means, and adds what we know of our own certificate.
+func (c *Conn) Fault(p fault.Phase, err error) *fault.Fault {
+	f := fault.Classify(p, err)
+	switch f.Token {
+	case fault.ClientCertificateRejected, fault.ClientCAUnknown, fault.ClientCertificateRequired:
+	case fault.TLSAlert:
+		if !c.asked && !c.resumed {
+			return f // the server did not get as far as our certificate
+		}
+	default:
+		return f
+	}
+	now, id := time.Now(), c.u.o.Identity
+	switch {
+	case now.After(id.NotAfter):
+		return fault.New(fault.ClientCertificateExpired, fmt.Errorf("identity %q, serial %s, expired at %s: %w",
+			id.Name, id.Serial, id.NotAfter.UTC().Format(time.RFC3339), err))
+	case now.Before(id.NotBefore):
+		return fault.New(fault.ClientCertificateNotYetValid, fmt.Errorf("identity %q, serial %s, is not valid before %s: %w",
+			id.Name, id.Serial, id.NotBefore.UTC().Format(time.RFC3339), err))
+	case c.unlisted:
+		f = f.WithDetail("The upstream refused our client certificate, and none of the authorities that it says it accepts has issued it.")
+		f.Err = fmt.Errorf("identity %q, serial %s, was issued by %q, which is not among the authorities that the server accepts: %w",
+			id.Name, id.Serial, id.Issuer, err)
+	}
+	return f
+}
 
 // Close ends a connection that is not to be kept.
 func (c *Conn) Close(why metrics.CloseReason) {

@@ -24,6 +24,10 @@ func (u *Upstream) Take(now time.Time) *Conn {
 			c.close(why)
 			continue
 		}
+		if c.socket.Interrupted() { // by whoever watched over the exchange before, just when that had ended
+			c.close(metrics.ClosedFault)
+			continue
+		}
 		if (now.Sub(c.since) > quiet || c.wire.Buffered()) && !c.silent() {
 			c.close(metrics.ClosedByUpstream)
 			continue
@@ -52,7 +56,7 @@ func (u *Upstream) pop() *Conn {
 func (c *Conn) fit(now time.Time) (why metrics.CloseReason, ok bool) {
 	p := &c.u.o.Pool
 	switch {
-	case p.IdleTimeout > 0 && now.Sub(c.since) >= p.IdleTimeout, !c.until.IsZero() && now.After(c.until):
+	case p.IdleTimeout > 0 && now.Sub(c.since) >= p.IdleTimeout, !c.until.IsZero() && !now.Before(c.until):
 		return metrics.ClosedIdle, false
 	case p.MaxAge > 0 && now.Sub(c.born) >= p.MaxAge, now.After(c.u.o.Identity.NotAfter):
 		return metrics.ClosedAge, false
@@ -60,12 +64,13 @@ func (c *Conn) fit(now time.Time) (why metrics.CloseReason, ok bool) {
 	return 0, true
 }
 
-// silent looks whether the upstream has sent anything that is not of TLS alone: a close, or bytes nobody asked for.
+// silent looks whether the upstream has sent anything that is not of TLS alone: a close, or bytes nobody asked for. That
+// may be in the socket, in what was read ahead, or with crypto/tls.
 func (c *Conn) silent() bool {
 	c.wire.Instant(true)
 	defer c.wire.Instant(false)
 	var b [1]byte
-	_, err := c.tls.Read(b[:])
+	_, err := c.Read(b[:])
 	if !errors.Is(err, conn.ErrWouldBlock) {
 		return false
 	}
@@ -85,6 +90,10 @@ func (c *Conn) Keep(now time.Time, promise time.Duration) {
 	}
 	if why, fit := c.fit(now); !fit {
 		c.close(why)
+		return
+	}
+	if (c.brimful || c.wire.Buffered()) && !c.silent() {
+		c.close(metrics.ClosedByResponse) // there is more than the response: whose answer would it become?
 		return
 	}
 	c.wire.Rest()

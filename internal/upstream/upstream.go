@@ -2,8 +2,10 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -55,13 +57,15 @@ const maxSessions = 64
 
 // Upstream is one remote service as one identity sees it. It is safe for concurrent use.
 type Upstream struct {
-	o      Options
-	config *tls.Config
-	gate   *admission.Gate // nil without MaxActive
+	o         Options
+	config    *tls.Config // with every key exchange that crypto/tls offers by itself
+	classical *tls.Config // without those that groups says are in vain
+	groups    groups
+	gate      *admission.Gate // nil without MaxActive
 
-	unlisted atomic.Bool // the server's list of acceptable authorities had no issuer of ours, last time it sent one
-	active   atomic.Int64
-	cut      atomic.Pointer[time.Time] // when a retired Upstream's exchanges are to end
+	issuers [][]byte // of each certificate in our chain, as DER
+	active  atomic.Int64
+	cut     atomic.Pointer[time.Time] // when a retired Upstream's exchanges are to end
 
 	mu      sync.Mutex // guards idle and retired
 	idle    []*Conn    // the one used last at the end
@@ -70,9 +74,14 @@ type Upstream struct {
 
 // New returns an Upstream without any connection.
 func New(o Options) *Upstream {
-	u := &Upstream{o: o}
+	u := &Upstream{o: o, groups: groups{base: time.Now()}}
 	if o.Pool.MaxActive > 0 {
 		u.gate = admission.NewGate(o.Pool.MaxActive)
+	}
+	for _, der := range o.Identity.Certificate.Certificate {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			u.issuers = append(u.issuers, c.RawIssuer)
+		}
 	}
 	u.config = &tls.Config{
 		ServerName:           o.Peer.ServerName,
@@ -86,15 +95,32 @@ func New(o Options) *Upstream {
 		VerifyConnection:            func(cs tls.ConnectionState) error { return o.Bundle.Verify(&u.o.Peer, cs) },
 		DynamicRecordSizingDisabled: true,
 	}
+	u.classical = u.config.Clone()
+	u.classical.CurvePreferences = classical()
 	return u
 }
 
 // certificate presents our chain whatever authorities the server says it takes: a chain that it refuses explains itself,
 // none at all does not.
 func (u *Upstream) certificate(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	u.unlisted.Store(len(asked.AcceptableCAs) > 0 && asked.SupportsCertificate(&u.o.Identity.Certificate) != nil)
+	if c, ok := asked.Context().Value(connKey{}).(*Conn); ok {
+		c.asked, c.unlisted = true, len(asked.AcceptableCAs) > 0 && !u.listed(asked.AcceptableCAs)
+	}
 	return &u.o.Identity.Certificate, nil
 }
+
+// listed reports whether one of those authorities issued a certificate of our chain.
+func (u *Upstream) listed(authorities [][]byte) bool {
+	for _, issuer := range u.issuers {
+		if slices.ContainsFunc(authorities, func(a []byte) bool { return bytes.Equal(a, issuer) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// connKey is what a handshake's context holds its *Conn under.
+type connKey struct{}
 
 // Name is the name that the configuration gives it.
 func (u *Upstream) Name() string { return u.o.Name }
@@ -154,61 +180,40 @@ func (u *Upstream) Dial(ctx context.Context) (*Conn, error) {
 func (u *Upstream) handshake(ctx context.Context, s *conn.Socket) (*Conn, error) {
 	begin := time.Now()
 	wire := conn.NewWire(s, u.o.Buffers)
-	c := &Conn{u: u, socket: s, wire: wire, tls: tls.Client(wire, u.config), born: begin}
+	config, whole := u.classical, u.groups.whole(begin)
+	if whole {
+		config = u.config
+	}
+	c := &Conn{u: u, socket: s, wire: wire, tls: tls.Client(wire, config), born: begin}
 	unwatch := context.AfterFunc(ctx, s.Interrupt)
-	var late atomic.Bool
-	timer := time.AfterFunc(u.o.Timeout.TLSHandshake, func() {
-		late.Store(true)
-		s.Interrupt()
-	})
-	err := c.tls.Handshake()
-	timer.Stop()
-	if !unwatch() && err == nil {
+	timer := time.AfterFunc(u.o.Timeout.TLSHandshake, s.Interrupt)
+	// The context is for certificate alone: crypto/tls would close the connection under us when it ends.
+	err := c.tls.HandshakeContext(context.WithValue(context.WithoutCancel(ctx), connKey{}, c))
+	late, cancelled := !timer.Stop(), !unwatch()
+	if err == nil && (late || cancelled) {
 		err = conn.ErrInterrupted // the socket is or will be
 	}
-	if err == nil && late.Load() {
-		err = conn.ErrInterrupted
-	}
 	if err == nil {
-		c.resumed = c.tls.ConnectionState().DidResume
+		state := c.tls.ConnectionState()
+		c.resumed = state.DidResume
+		if whole {
+			u.groups.chosen(state.CurveID, begin)
+		}
 		u.o.Metrics.Handshake(c.resumed, time.Since(begin))
 		return c, nil
 	}
 	_ = wire.Close()
 	wire.Rest()
+	u.groups.forget() // a server that wants ML-KEM by now has no other way to say so
 	if errors.Is(err, conn.ErrInterrupted) {
 		switch {
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
-		case late.Load():
+		case late:
 			err = fault.New(fault.TLSHandshakeTimeout, fmt.Errorf("TLS handshake with %s: nothing after %v", u.o.Address, u.o.Timeout.TLSHandshake))
 		}
 	}
-	return nil, u.explain(fault.PhaseHandshake, fmt.Errorf("TLS handshake with %s: %w", u.o.Address, err))
-}
-
-// explain classifies err and adds what we know of our own certificate.
-func (u *Upstream) explain(p fault.Phase, err error) *fault.Fault {
-	f := fault.Classify(p, err)
-	switch f.Token {
-	case fault.ClientCertificateRejected, fault.ClientCAUnknown, fault.ClientCertificateRequired, fault.TLSAlert:
-	default:
-		return f
-	}
-	now, id := time.Now(), u.o.Identity
-	switch {
-	case now.After(id.NotAfter):
-		return fault.New(fault.ClientCertificateExpired, fmt.Errorf("identity %q, serial %s, expired at %s: %w",
-			id.Name, id.Serial, id.NotAfter.UTC().Format(time.RFC3339), err))
-	case now.Before(id.NotBefore):
-		return fault.New(fault.ClientCertificateNotYetValid, fmt.Errorf("identity %q, serial %s, is not valid before %s: %w",
-			id.Name, id.Serial, id.NotBefore.UTC().Format(time.RFC3339), err))
-	case u.unlisted.Load():
-		f = f.WithDetail("The upstream refused our client certificate, and none of the authorities that it says it accepts has issued it.")
-		f.Err = fmt.Errorf("identity %q, serial %s, was issued by %q, which is not among the authorities that the server accepts: %w",
-			id.Name, id.Serial, id.Issuer, err)
-	}
-	return f
+	return nil, c.Fault(fault.PhaseHandshake, fmt.Errorf("TLS handshake with %s: %w", u.o.Address, err))
 }
 
 // Retire closes what is idle and lets what is busy finish its exchange; nothing is kept any more. Exchanges that still

@@ -52,6 +52,12 @@ an_upgrade_under_load_refuses_and_loses_nobody() {
   contains 'running version' "$(mtls-proxy status)" "$(version_in next | sed 's/-1$//')"
 }
 
+upgrades_under_load_lose_no_kept_connection() { upgrade_keeps_connections there_and_back; }
+there_and_back() {
+  install_deb current
+  install_deb next
+}
+
 an_upgrade_starts_nothing_that_was_stopped() {
   systemctl stop mtls-proxy.socket
   systemctl stop mtls-proxy.service
@@ -152,8 +158,12 @@ claim the_sockets_are_open_and_the_service_waits
 claim every_file_has_its_owner_and_mode
 claim a_request_through_the_socket_shows_the_upstream_our_certificate || conclude
 for name in "${service_claims[@]}"; do claim "$name"; done
+if [[ $connections_are_kept == yes ]]; then
+  for name in "${kept_claims[@]}"; do claim "$name"; done
+fi
 claim enabling_the_service_enables_its_sockets
 claim an_upgrade_under_load_refuses_and_loses_nobody
+if [[ $connections_are_kept == yes ]]; then claim upgrades_under_load_lose_no_kept_connection; fi
 claim an_upgrade_starts_nothing_that_was_stopped
 claim an_upgrade_keeps_what_was_disabled_disabled
 claim a_removal_closes_the_port_and_keeps_the_configuration

@@ -48,6 +48,12 @@ an_upgrade_under_load_refuses_and_loses_nobody() {
   same 'the run of the sockets' "$(property mtls-proxy.socket InvocationID)" "$socket"
 }
 
+upgrades_under_load_lose_no_kept_connection() { upgrade_keeps_connections there_and_back; }
+there_and_back() {
+  rpm --upgrade --force --nodeps /packages/current/*.rpm
+  rpm --upgrade --nodeps /packages/next/*.rpm
+}
+
 a_removal_stops_everything_and_keeps_what_was_configured() {
   echo '# written by somebody' >>/etc/mtls-proxy/config.toml
   rpm --erase mtls-proxy
@@ -86,6 +92,7 @@ claim a_reload_presents_the_new_certificate
 claim a_refused_reload_names_file_and_line_and_requests_go_on
 claim five_restarts_under_load_refuse_and_lose_nobody
 claim an_upgrade_under_load_refuses_and_loses_nobody
+if [[ $connections_are_kept == yes ]]; then claim upgrades_under_load_lose_no_kept_connection; fi
 claim a_removal_stops_everything_and_keeps_what_was_configured
 claim a_port_that_is_taken_does_not_fail_the_installation
 claim the_package_installs_and_goes_where_no_systemd_runs

@@ -5,6 +5,7 @@
 
 url=http://localhost:8080/v1/accounts
 drop_ins=/etc/mtls-proxy/conf.d
+amended=/run/systemd/system/mtls-proxy.service.d
 
 # new_identity puts another client certificate into place; /root/serial has its
 # serial.
@@ -69,6 +70,36 @@ under_load() {
   cat /root/report
   same 'exit status of the callers' "$status" 0
   jq --exit-status '.requests > 100 and .failed == 0 and .refused == 0' /root/report
+}
+
+# hold URL opens a connection of a caller of its own, which asks whenever `ask`
+# says so; what comes of it is in /root/held. It ends with the claim.
+hold() {
+  exec {asking}> >(exec /kit/labkit hold --url "$1" >/root/held 2>&1)
+  holder=$!
+  : >/root/held
+}
+
+ask() {
+  local before
+  before=$(answers)
+  echo >&"$asking" || refute "the connection is gone: $(</root/held)"
+  within 30 answers_are $((before + 1))
+}
+answers() { grep --count --line-regexp answered /root/held || true; }
+answers_are() { [[ $(answers) == "$1" ]]; }
+is_hung_up() { grep --line-regexp 'hung up' /root/held; }
+
+# nothing_is_stored holds when systemd has no connection of ours.
+nothing_is_stored() { [[ $(property mtls-proxy.service NFileDescriptorStore) == 0 ]]; }
+
+# amend changes the unit and starts the service with it, until the claim ends.
+amend() { # LINE...
+  trap 'rm -r "$amended"; systemctl daemon-reload; systemctl restart mtls-proxy.service' EXIT
+  mkdir -p "$amended"
+  printf '%s\n' '[Service]' "$@" >"$amended/lab.conf"
+  systemctl daemon-reload
+  systemctl restart mtls-proxy.service
 }
 
 # break_configuration puts a mistake into line 2 of a drop-in.
@@ -311,6 +342,96 @@ a_journal_that_hangs_slows_no_request() {
   jq --exit-status '.requests > 1000 and .failed == 0 and .max_ms < 1000' /root/report
 }
 
+# Connections that are kept over a restart. Those on which an exchange was in
+# progress may end with an announced last answer; there every caller had its
+# answer and knows. No idle one may end.
+
+twenty_restarts_under_load_lose_no_kept_connection() {
+  seen_serial
+  under_load --keep-alive --workers 32 -- twenty_restarts
+  jq --exit-status '.closed_idle == 0 and .connections <= 32 + .announced and .announced < 20 * 32 / 2' /root/report
+  within 5 nothing_is_stored
+}
+
+twenty_restarts() {
+  for _ in {1..20}; do
+    systemctl restart mtls-proxy.service
+    sleep 0.3
+  done
+}
+
+more_kept_connections_than_the_store_holds_end_without_loss() {
+  amend FileDescriptorStoreMax=8 Environment=FDSTORE=8 # from 254 on, systemd sets that itself
+  # A slow pace: who sends in the instant in which a connection ends would lose.
+  under_load --keep-alive --workers 32 --every 200ms -- five_restarts
+  # 8 survive each restart.
+  jq --exit-status '.connections <= 32 + 5 * (32 - 8) + .announced' /root/report
+}
+
+a_caller_who_leaves_during_a_restart_is_forgotten() {
+  amend ExecStartPre='+/bin/sleep 2'
+  under_load --keep-alive -- restart_while_a_caller_leaves
+  jq --exit-status '.closed_idle == 0 and .connections <= 8 + .announced' /root/report
+  within 5 nothing_is_stored
+  same 'connections that nobody closes' "$(ss --no-header --tcp state close-wait 'sport = :8080')" ''
+}
+
+restart_while_a_caller_leaves() {
+  hold "$url"
+  ask
+  systemctl restart --no-block mtls-proxy.service
+  within 10 substate_is start-pre
+  fails nothing_is_stored
+  kill -KILL "$holder"
+  within 10 substate_is running
+}
+substate_is() { [[ $(property mtls-proxy.service SubState) == "$1" ]]; }
+
+a_restart_without_its_listener_hangs_up_on_a_caller() {
+  trap 'rm -f "$drop_ins/extra.toml"' EXIT
+  printf '[listener.http]\n[listener.extra]\naddress = "127.0.0.1:8090"\n' >"$drop_ins/extra.toml"
+  systemctl restart mtls-proxy.service
+  hold http://127.0.0.1:8090/v1/accounts
+  ask
+  systemctl restart mtls-proxy.service
+  ask # the listener is there still, although this socket is our own
+  rm "$drop_ins/extra.toml"
+  systemctl restart mtls-proxy.service
+  within 5 is_hung_up
+  within 5 nothing_is_stored
+}
+
+a_kept_connection_waits_until_a_configuration_is_mended() {
+  seen_serial
+  hold "$url"
+  ask
+  trap 'rm -f "$drop_ins/mistake.toml"' EXIT
+  break_configuration
+  fails systemctl restart mtls-proxy.service
+  sleep 5 # several starts that fail
+  mend_configuration
+  ask
+}
+
+a_stop_hangs_up_on_idle_callers() {
+  seen_serial
+  hold "$url"
+  ask
+  systemctl stop mtls-proxy.service
+  within 5 is_hung_up
+}
+
+# upgrade_keeps_connections COMMAND... upgrades, to and fro.
+upgrade_keeps_connections() {
+  local pid
+  seen_serial
+  pid=$(property mtls-proxy.service MainPID)
+  under_load --keep-alive --workers 32 -- "$@"
+  jq --exit-status '.closed_idle == 0 and .connections <= 32 + .announced and .announced < 2 * 32' /root/report
+  [[ $(property mtls-proxy.service MainPID) != "$pid" ]]
+  within 5 nothing_is_stored
+}
+
 the_units_are_without_fault() {
   systemd-analyze verify --man=no /usr/lib/systemd/system/mtls-proxy.{service,socket} 2>&1 | tee /root/verify
   # PrivateUsers=identity came with 257.
@@ -345,4 +466,18 @@ service_claims=( # all but the first, which the others need
   a_journal_that_hangs_slows_no_request
   the_units_are_without_fault
   the_service_is_exposed_to_1_2_at_most
+)
+
+# Claims about connections that are kept over a restart, without those about
+# upgrades. They run once this is "yes".
+# shellcheck disable=SC2034 # likewise
+connections_are_kept=no
+# shellcheck disable=SC2034 # likewise
+kept_claims=(
+  twenty_restarts_under_load_lose_no_kept_connection
+  more_kept_connections_than_the_store_holds_end_without_loss
+  a_caller_who_leaves_during_a_restart_is_forgotten
+  a_restart_without_its_listener_hangs_up_on_a_caller
+  a_kept_connection_waits_until_a_configuration_is_mended
+  a_stop_hangs_up_on_idle_callers
 )

@@ -36,6 +36,8 @@ type report struct {
 	Refused     int            `json:"refused"` // those of them whose connection was refused
 	Faults      map[string]int `json:"faults,omitempty"`
 	Connections int            `json:"connections"`
+	Announced   int            `json:"announced"`   // kept connections that the server said it would close
+	ClosedIdle  int            `json:"closed_idle"` // and those that it closed while nothing was asked
 	Serials     map[string]int `json:"serials"`
 	MedianMs    float64        `json:"median_ms"`
 	P99Ms       float64        `json:"p99_ms"`
@@ -55,13 +57,15 @@ var (
 	localPort = regexp.MustCompile(`:\d+->`)
 )
 
-func (t *tally) add(took time.Duration, dialled bool, body string, err error) {
+func (t *tally) add(took time.Duration, a answered, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.r.Requests++
 	t.times = append(t.times, took)
-	if dialled {
-		t.r.Connections++
+	for n, is := range map[*int]bool{&t.r.Connections: a.dialled, &t.r.Announced: a.announced, &t.r.ClosedIdle: a.closedIdle} {
+		if is {
+			*n++
+		}
 	}
 	if err != nil {
 		t.r.Failed++
@@ -71,7 +75,7 @@ func (t *tally) add(took time.Duration, dialled bool, body string, err error) {
 		t.r.Faults[localPort.ReplaceAllString(err.Error(), "->")]++
 		return
 	}
-	if m := serialPattern.FindStringSubmatch(body); m != nil {
+	if m := serialPattern.FindStringSubmatch(a.body); m != nil {
 		t.r.Serials[m[1]]++
 	}
 }
@@ -108,8 +112,8 @@ func (l *load) run(ctx context.Context) error {
 				case <-time.After(wait):
 				}
 				start := time.Now()
-				body, dialled, err := c.ask()
-				t.add(time.Since(start), dialled, body, err)
+				a, err := c.ask()
+				t.add(time.Since(start), a, err)
 				wait = l.every
 			}
 		})
@@ -131,13 +135,17 @@ func (l *load) run(ctx context.Context) error {
 }
 
 func (l *load) request(u *url.URL) string {
-	target := u.RequestURI()
 	if l.keepAlive {
-		const body = `{"amount":"12.50","currency":"EUR"}`
-		return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-			target, u.Host, len(body), body)
+		return post(u)
 	}
-	return fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", target, u.Host)
+	return fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", u.RequestURI(), u.Host)
+}
+
+// post is a request that nobody may send twice.
+func post(u *url.URL) string {
+	const body = `{"amount":"12.50","currency":"EUR"}`
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		u.RequestURI(), u.Host, len(body), body)
 }
 
 // caller is one client, with at most one connection.
@@ -157,21 +165,73 @@ func (c *caller) close() {
 	}
 }
 
+// answered is what came of one request.
+type answered struct {
+	body       string
+	dialled    bool // on a new connection
+	announced  bool // a kept connection ends with this answer
+	closedIdle bool // a kept connection had ended before this request was sent
+}
+
 // ask sends one request and reads the whole answer. It never tries twice. That
-// the server announced the end of a kept connection is no fault.
-func (c *caller) ask() (body string, dialled bool, err error) {
+// the server announced the end of a kept connection is no fault, nor that it
+// closed one on which nothing was asked, if it is seen before the request goes
+// out: who sends into a connection that closes has lost the request.
+func (c *caller) ask() (a answered, err error) {
+	if c.conn != nil {
+		if a.closedIdle, err = c.ended(); err != nil || a.closedIdle {
+			c.close()
+		}
+		if err != nil {
+			return a, err
+		}
+	}
 	if c.conn == nil {
+		a.dialled = true
 		c.conn, err = net.DialTimeout("tcp", c.host, c.timeout)
 		if err != nil {
-			return "", true, err
+			return a, err
 		}
-		c.reader, dialled = bufio.NewReader(c.conn), true
+		c.reader = bufio.NewReader(c.conn)
 	}
-	text, again, err := c.exchange()
+	var again bool
+	a.body, again, err = c.exchange()
+	a.announced = err == nil && c.keep && !again
 	if err != nil || !again {
 		c.close()
 	}
-	return text, dialled, err
+	return a, err
+}
+
+// ended reports whether the server has closed an idle connection. An error says
+// that it did so without manners, or sent what nobody asked for.
+func (c *caller) ended() (bool, error) {
+	sc, ok := c.conn.(syscall.Conn)
+	if !ok {
+		return false, nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	n := c.reader.Buffered()
+	var found error
+	if err := raw.Control(func(fd uintptr) {
+		if n == 0 {
+			n, _, found = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		}
+	}); err != nil {
+		return false, err
+	}
+	switch {
+	case errors.Is(found, syscall.EAGAIN):
+		return false, nil
+	case found != nil:
+		return false, fmt.Errorf("idle: %w", found)
+	case n > 0:
+		return false, errors.New("idle: the server sent what nobody asked for")
+	}
+	return true, nil
 }
 
 func (c *caller) exchange() (body string, again bool, err error) {

@@ -19,6 +19,7 @@ const usage = `usage: labkit ca DIR
        labkit identity DIR OUT
        labkit upstream [--listen ADDRESS] DIR
        labkit load [--url URL] [--workers N] [--keep-alive] [--every DURATION] [--timeout DURATION] [--for DURATION]
+       labkit hold [--url URL]
 
 ca        makes DIR/ca.crt and DIR/ca.key, and DIR/server.crt and .key for localhost
 identity  makes a client certificate OUT.crt and OUT.key and prints its serial
@@ -27,6 +28,9 @@ upstream  serves TLS, accepts clients of that CA only, answers with the serial i
 load      sends requests until it is told to end by SIGTERM or SIGINT, or --for is over:
           a new connection for each, or POSTs on one that is kept; prints what came of
           them as JSON and exits with 1 if one failed
+hold      keeps one connection and sends a POST for each line of its input; says
+          "answered" when it was, "last answer" when the server will close, and
+          "hung up" when it did
 `
 
 var errUsage = errors.New("a command line that makes no sense")
@@ -84,6 +88,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			ctx, cancel := context.WithTimeout(ctx, *length)
 			defer cancel()
 			return l.run(ctx)
+		}
+	case "hold":
+		where := flags.String("url", "http://127.0.0.1:8080/", "what to ask for")
+		if err := flags.Parse(args[1:]); err != nil {
+			return err
+		}
+		if flags.NArg() == 0 {
+			return hold(*where, os.Stdin, out)
 		}
 	}
 	return errUsage
