@@ -10,14 +10,9 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 )
 
-const (
-	// lingerFor is how long a caller has to read an answer that came before his request had ended. Closing at once could
-	// destroy the answer on its way, RFC 9112 section 9.6.
-	lingerFor = 2 * time.Second
-
-	// lingerMost is how much of such a request is read and thrown away meanwhile.
-	lingerMost = 1 << 20
-)
+// lingerFor is how long a caller has to read an answer that came before his request had ended. What he still sends is
+// thrown away meanwhile: closing at once could destroy the answer on its way, RFC 9112 section 9.6.
+const lingerFor = 2 * time.Second
 
 // fail answers the exchange with f; a caller that has the head of another answer, or is gone, is cut off.
 func (x *session) fail(f *fault.Fault) {
@@ -33,7 +28,7 @@ func (x *session) fail(f *fault.Fault) {
 	}
 	e.status = f.Status
 	unread := !e.whole
-	e.last = e.last || unread || x.server.draining.Load()
+	e.last = e.last || unread || x.leaving()
 	if x.reason().cancelled() {
 		e.last = true
 		x.reset(phaseStream, x.after(lingerFor)) // for the answer
@@ -71,7 +66,8 @@ func (x *session) answerHere() {
 		return
 	}
 	e.status = 200
-	e.last = e.last || !e.whole
+	e.last = e.last || !e.whole || x.leaving()
+	x.unread = !e.whole
 	x.write(http1.AppendAnswer(nil, &http1.Answer{
 		Status: 200, Fields: x.snap.Defaults, Close: e.last, KeepAlive10: r.KeepAliveToken && !e.last, Date: *x.server.date.Load(),
 	}))
@@ -86,10 +82,10 @@ func (x *session) write(b []byte) bool {
 	return true
 }
 
-// abort makes sure that the caller does not take what it got for a whole answer.
+// abort makes sure that the caller does not take what it got for a whole answer. The connection breaks once the run has
+// ended: within it the descriptor is held, and a close would wait for itself.
 func (x *session) abort() {
-	x.closing, x.unread = true, false
-	_ = x.socket.Abort()
+	x.closing, x.unread, x.broken = true, false, true
 }
 
 // refuse answers bytes that are no request that we take. There is no telling where the next one would begin.
@@ -169,10 +165,8 @@ func (x *session) linger() {
 	}
 	x.revive(phaseLinger, x.after(lingerFor))
 	w := x.working()
-	for left := lingerMost; left > 0; {
-		n, err := x.socket.Read(w.in.B)
-		left -= n
-		if err != nil {
+	for {
+		if _, err := x.socket.Read(w.in.B); err != nil {
 			return
 		}
 	}

@@ -30,6 +30,8 @@ type exchange struct {
 	whole bool // that body is there to its end
 	end   int  // where it ends then
 
+	streamed bool // the body went, or goes, by an upload: it is not there any more
+
 	last     bool // the caller's connection is closed behind it
 	answered bool // a final head is on its way to the caller
 	status   int  // of that
@@ -127,17 +129,22 @@ func (x *session) refresh() {
 	}
 }
 
+// leaving reports whether the connection has no future: the service stops, or the listener left the configuration.
+func (x *session) leaving() bool {
+	if x.server.draining.Load() {
+		return true
+	}
+	now := x.server.o.Store.Current()
+	return now != x.snap && now.Listener(x.name) == nil
+}
+
 // choose finds the route, or says why there is none for this request.
 func (x *session) choose() *fault.Fault {
 	e, r := &x.work.exchange, &x.work.req
 	if f := x.guard(x.snap, x.policy, r); f != nil {
 		return f
 	}
-	path := r.Path
-	if r.Form == http1.AsteriskForm {
-		path = []byte("/")
-	}
-	rule, verdict := x.snap.Table.Match(x.name, r.Host, path, r.Method)
+	rule, verdict := x.snap.Table.Match(x.name, r.Host, pathOf(r), r.Method)
 	switch verdict {
 	case route.Found:
 	case route.MethodNotAllowed:
@@ -153,6 +160,14 @@ func (x *session) choose() *fault.Fault {
 		return tooLarge(e.route.MaxBody)
 	}
 	return nil
+}
+
+// pathOf is the path that routes are found by.
+func pathOf(r *http1.Request) []byte {
+	if r.Form == http1.AsteriskForm {
+		return []byte("/")
+	}
+	return r.Path
 }
 
 func tooLarge(most int64) *fault.Fault {
@@ -311,7 +326,7 @@ func (x *session) caller() string {
 // allow is the value of Allow for a path whose routes have no such method.
 func (x *session) allow() string {
 	r := &x.work.req
-	return strings.Join(x.snap.Table.Allowed(x.name, r.Host, r.Path), ", ")
+	return strings.Join(x.snap.Table.Allowed(x.name, r.Host, pathOf(r)), ", ")
 }
 
 // seconds is d as Retry-After has it: whole, never less than d.

@@ -40,6 +40,9 @@ func (x *session) forward(ctx context.Context) {
 			x.fail(f)
 			return
 		}
+		if t := e.route.Upstream.Timeout(); t.ResponseHeader < t.Request {
+			x.advance(phaseRequest, x.server.now(e.start)+int64(t.Request)) // the wait for the response is over for now
+		}
 	}
 }
 
@@ -71,7 +74,7 @@ func (x *session) connect(ctx context.Context, fresh bool) *fault.Fault {
 // still there.
 func (x *session) replayable() bool {
 	e, r := &x.work.exchange, &x.work.req
-	if !e.whole || e.answered || x.reason().cancelled() {
+	if !e.whole || e.streamed || e.answered || x.reason().cancelled() {
 		return false
 	}
 	switch string(r.Method) {
@@ -113,7 +116,7 @@ func (x *session) send() *upload {
 			_, _ = e.conn.Write(body)
 		}
 		if t.ResponseHeader < t.Request {
-			x.await(phaseRequest, x.server.now(e.start), t)
+			x.await(phaseRequest, t)
 		}
 		return nil
 	}
@@ -123,8 +126,8 @@ func (x *session) send() *upload {
 
 // await begins the wait for the response's head, which timeout.response_header or timeout.request ends, whichever
 // comes first.
-func (x *session) await(from phase, now int64, t *upstream.Timeout) {
-	header := now + int64(t.ResponseHeader)
+func (x *session) await(from phase, t *upstream.Timeout) {
+	header := x.after(t.ResponseHeader)
 	if request := x.server.now(x.work.exchange.start) + int64(t.Request); request <= header {
 		x.proceed(phaseRequest, request, from)
 		return
@@ -144,7 +147,7 @@ func (x *session) receive(up *upload) *fault.Fault {
 		w.up = x.buffers.Small()
 	}
 	for interim := 0; ; {
-		f := x.receiveHead()
+		f := x.receiveHead(interim == 0)
 		if f != nil {
 			return x.settle(up, f)
 		}
@@ -165,17 +168,20 @@ func (x *session) receive(up *upload) *fault.Fault {
 			if f := x.pass(w.out.B); f != nil {
 				return x.settle(up, f)
 			}
+			if up != nil && w.resp.Status == 100 {
+				up.invited()
+			}
 		}
 	}
 }
 
-// receiveHead reads until the head of a response is parsed.
-func (x *session) receiveHead() *fault.Fault {
+// receiveHead reads until the head of a response is parsed, the first one to this request or one after others.
+func (x *session) receiveHead(first bool) *fault.Fault {
 	w := x.work
 	e := &w.exchange
 	head := string(w.req.Method) == "HEAD"
 	w.resp.Reset()
-	for first := true; ; first = false {
+	for ; ; first = false {
 		if w.uw > w.ur {
 			n, err := w.resp.Parse(w.up.B[w.ur:w.uw], head, &x.snap.Limits.HTTP)
 			if err != nil {
@@ -274,6 +280,9 @@ func (x *session) giveBack(keep bool, why metrics.CloseReason) {
 	w := x.work
 	e := &w.exchange
 	x.up.Store(nil)
+	if keep && x.reason().cancelled() { // only now: whoever cancels later finds no connection to interrupt
+		keep, why = false, metrics.ClosedCallerGone
+	}
 	if keep {
 		promise := time.Duration(-1)
 		if t := w.resp.KeepAliveTimeout; t >= 0 {

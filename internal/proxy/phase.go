@@ -119,6 +119,8 @@ func (p phase) fault() *fault.Fault {
 
 // cancel ends the phase that word stands for, and reports whether it was still that one. Anyone may call it.
 func (x *session) cancel(word uint64, why phase) bool {
+	x.ending.Lock()
+	defer x.ending.Unlock()
 	if !x.word.CompareAndSwap(word, word&^0xff|uint64(why)) {
 		return false
 	}
@@ -175,6 +177,8 @@ func (x *session) revive(to phase, deadline int64) {
 
 // reset enters a phase even though the session was cancelled. What the cancellation interrupted stays so.
 func (x *session) reset(to phase, deadline int64) {
+	x.ending.Lock() // whoever cancelled may not have interrupted everything yet
+	defer x.ending.Unlock()
 	x.deadline.Store(deadline)
 	x.word.Store((x.word.Load()>>8+1)<<8 | uint64(to))
 }

@@ -16,11 +16,11 @@ func (x *session) respond(up *upload) *fault.Fault {
 	e, r := &w.exchange, &w.resp
 	x.leaveGate()
 	out, closing := r.OutFraming(w.req.Minor)
-	if up != nil && !up.complete() {
+	if up != nil && !up.settled() {
 		// The rest of the request has nowhere to go once the response is through.
 		e.last = true
 	}
-	e.last = e.last || closing || x.server.draining.Load()
+	e.last = e.last || closing || x.leaving()
 	rewrite := e.route.Response
 	rewrite.CallerMinor = w.req.Minor
 	rewrite.Close = e.last
@@ -57,15 +57,14 @@ func (x *session) conclude(up *upload) {
 	w := x.work
 	keep, why := true, metrics.ClosedByResponse
 	switch {
-	case w.uw > w.ur: // bytes that nobody asked for: whose answer would they become?
+	case w.uw > w.ur, w.uw == len(w.up.B):
+		// Bytes that nobody asked for, or room for not one more, so that there may be some: whose answer would they become?
 		keep = false
 	case w.resp.Close, w.resp.ConnectionAuth, w.req.ConnectionAuth:
 		keep = false
-	case up != nil && !up.complete():
+	case up != nil && up.forced:
 		keep = false
 		x.unread = true
-	case x.reason().cancelled():
-		keep, why = false, metrics.ClosedCallerGone
 	}
 	x.giveBack(keep, why)
 }

@@ -106,11 +106,15 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 	defer context.AfterFunc(ctx, func() { _ = timed.SetDeadline(time.Unix(1, 0)) })()
 	s.open(ln.Addr())
 	defer s.closed(ln.Addr())
+	snap := s.o.Store.Current()
 	for {
 		c, err := ln.Accept()
+		if now := s.o.Store.Current(); now.Listener(listener) != nil {
+			snap = now // else the listener is about to be closed, and who came before that is served as it was
+		}
 		switch {
 		case err == nil:
-			s.adopt(context.WithoutCancel(ctx), listener, c) // lives on
+			s.adopt(context.WithoutCancel(ctx), snap, listener, c) // lives on
 		case ctx.Err() != nil:
 			return nil
 		case isPassing(err):
@@ -168,10 +172,9 @@ func (s *Server) closed(a net.Addr) {
 }
 
 // adopt begins a session for c. Its dials end with ctx.
-func (s *Server) adopt(ctx context.Context, listener string, c net.Conn) {
-	snap := s.o.Store.Current()
+func (s *Server) adopt(ctx context.Context, snap *snapshot.Snapshot, listener string, c net.Conn) {
 	policy := snap.Listener(listener)
-	if policy == nil { // left the configuration between the accept and now
+	if policy == nil { // never was in the configuration
 		_ = c.Close()
 		return
 	}
@@ -225,20 +228,24 @@ func (s *Server) Drain(ctx context.Context) error {
 	}()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	var err error
+	over, lost := ctx.Done(), 0
 	for waiting := true; waiting; {
-		s.dismiss(time.Since(begin) > freshGrace)
+		if over != nil {
+			s.dismiss(time.Since(begin) > freshGrace)
+		} else {
+			lost += s.cut() // again and again: a session may have been about to start over
+		}
 		select {
 		case <-done:
 			waiting = false
+		case <-over:
+			over = nil
 		case <-tick.C:
-		case <-ctx.Done():
-			if n := s.cut(); n > 0 {
-				err = fmt.Errorf("%d connections cut in the middle of an exchange: %w", n, context.Cause(ctx))
-			}
-			<-done
-			waiting = false
 		}
+	}
+	var err error
+	if lost > 0 {
+		err = fmt.Errorf("%d connections cut in the middle of an exchange: %w", lost, context.Cause(ctx))
 	}
 	s.mu.Lock()
 	sweeping := s.sweeping
@@ -274,9 +281,10 @@ func (s *Server) cut() (n int) {
 				break
 			}
 			if x.cancel(w, cancelCut) {
-				if phaseOf(w).exchanging() {
+				if phaseOf(w).exchanging() && !x.cut {
 					n++
 				}
+				x.cut = true
 				break
 			}
 		}

@@ -32,7 +32,10 @@ type session struct {
 	counted  atomic.Bool                 // it has a place among limits.max_connections
 	overall  atomic.Int64                // deadline of an exchange with an upload, until the response's head
 
-	shift sync.Mutex // held to change the phase while an upload is in progress
+	shift  sync.Mutex // held to change the phase while an upload is in progress
+	ending sync.Mutex // held to cancel, with all that this interrupts, and to undo it
+
+	cut bool // the drain's end met it; belongs to server.mu
 
 	// What follows belongs to the session's goroutine.
 	snap      *snapshot.Snapshot // the current exchange's
@@ -43,6 +46,7 @@ type session struct {
 	drained   bool // the last read of this run took all there was
 	closing   bool // nothing more is served
 	unread    bool // the caller may still be sending what nobody will read
+	broken    bool // the caller is cut off, and is to notice
 	apart     bool // the exchange that step left to be carried outside of it
 
 	// swept belongs to the sweeper.
@@ -123,7 +127,11 @@ func (x *session) live(ctx context.Context) {
 			break
 		}
 	}
-	if x.unread {
+	switch {
+	case x.broken:
+		_ = x.socket.Abort()
+		return
+	case x.unread:
 		x.linger()
 	}
 	_ = x.socket.Close()
@@ -140,18 +148,16 @@ func (x *session) wake() bool {
 	case !why.harmless():
 		return false
 	}
-	x.revive(phaseIdle, x.after(x.snap.Limits.IdleTimeout))
 	w := x.working()
-	if w.w == len(w.in.B) {
-		return false
-	}
-	n, err := x.socket.ReadNow(w.in.B[w.w:])
-	if err != nil {
-		return false
-	}
-	w.w += n
 	w.exchange.last = true
-	return true
+	if w.pending { // a part of it came before
+		x.revive(phaseHead, x.after(x.snap.Limits.HeaderTimeout))
+		return true
+	}
+	x.revive(phaseIdle, x.after(x.snap.Limits.IdleTimeout))
+	n, err := x.socket.ReadNow(w.in.B[w.w:])
+	w.w += n
+	return err == nil
 }
 
 // working returns what to work with.
@@ -188,7 +194,7 @@ func (x *session) serve(ctx context.Context) (done bool) {
 					return true
 				}
 				continue
-			case !w.pending:
+			case !w.pending && !isBlank(w.in.B[w.r:w.w]):
 				w.pending = true
 				if !x.advance(phaseHead, x.after(x.snap.Limits.HeaderTimeout)) && !x.reason().harmless() {
 					x.closing = true
@@ -213,6 +219,10 @@ func (x *session) serve(ctx context.Context) (done bool) {
 	}
 }
 
+// isBlank reports whether b is the beginning of the empty line that may come before a request. Some callers end a body
+// with one; that is no reason to wait for a head.
+func isBlank(b []byte) bool { return len(b) <= 2 && string(b) == "\r\n"[:len(b)] }
+
 // fill reads what the caller sent. False: there will be no more.
 func (x *session) fill(w *work) bool {
 	w.makeRoom(x.buffers, x.snap.Limits.HTTP.MaxHead)
@@ -224,6 +234,7 @@ func (x *session) fill(w *work) bool {
 	case err == nil, errors.Is(err, conn.ErrWouldBlock):
 		return true
 	case errors.Is(err, conn.ErrInterrupted):
+		x.drained = false
 		return x.wake()
 	}
 	return false // io.EOF and what is worse

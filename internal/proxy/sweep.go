@@ -121,7 +121,7 @@ func (x *session) leave(w uint64, snap *snapshot.Snapshot, now time.Time) {
 		x.swept.left = now
 	}
 	switch p := phaseOf(w); {
-	case p == phaseIdle, p == phaseFresh:
+	case p == phaseIdle, p == phaseFresh && now.Sub(x.swept.left) > freshGrace:
 		x.cancel(w, cancelDrain)
 	case now.Sub(x.swept.left) >= snap.Drain:
 		x.cancel(w, cancelCut)

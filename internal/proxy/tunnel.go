@@ -31,8 +31,12 @@ func (x *session) upgrade() *fault.Fault {
 		return x.reason().fault()
 	}
 	e.conn.Apart(true)
+	early := w.in.B[e.body:w.w]
 	t := &tunnel{x: x, in: x.buffers.Small(), done: make(chan struct{})}
-	t.w = copy(t.in.B, w.in.B[e.body:w.w])
+	if len(early) > len(t.in.B) {
+		t.in = &conn.Buffer{B: make([]byte, len(early))}
+	}
+	t.w = copy(t.in.B, early)
 	go t.carry()
 	f := x.fromUpstream()
 	if f != nil {
@@ -43,11 +47,11 @@ func (x *session) upgrade() *fault.Fault {
 	e.conn.Apart(false)
 	x.buffers.Put(t.in)
 	e.sent = t.sent
-	if f == nil || f.Token == fault.InternalError {
-		f = t.fault
+	if why := x.reason(); why.cancelled() {
+		return why.fault()
 	}
-	if f == nil && x.reason().cancelled() {
-		f = x.reason().fault()
+	if t.fault != nil && (f == nil || errors.Is(f.Err, conn.ErrInterrupted)) { // it broke off first
+		return t.fault
 	}
 	if f != nil {
 		return f
@@ -107,6 +111,9 @@ func (t *tunnel) carry() {
 			if err == nil {
 				err = up.Flush()
 			}
+			if errors.Is(err, conn.ErrInterrupted) {
+				return
+			}
 			if err != nil {
 				t.end(up.Fault(fault.PhaseSend, err))
 				return
@@ -123,6 +130,8 @@ func (t *tunnel) carry() {
 				t.end(up.Fault(fault.PhaseSend, err))
 			}
 			return
+		case errors.Is(err, conn.ErrInterrupted):
+			return // the other direction broke, or somebody cancelled
 		default:
 			t.end(fault.New(fault.CallerGone, err))
 			return

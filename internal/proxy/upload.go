@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
@@ -21,11 +22,14 @@ type upload struct {
 	out     *conn.Buffer // framed for the upstream
 	done    chan struct{}
 	ended   atomic.Bool // the whole body was sent
+	spent   atomic.Bool // the last of the body is being sent
+	over    atomic.Bool // nothing more is read from the caller, for whatever reason
 	stopped atomic.Bool
 
 	// What follows may be read once done is closed.
-	fault *fault.Fault // why it ended early, if the caller or a limit is to blame
-	sent  int64
+	fault  *fault.Fault // why it ended early, if the caller or a limit is to blame
+	sent   int64
+	forced bool // it was interrupted, and so are both connections, even if it has ended in the same moment
 }
 
 // startUpload begins to send the body. The head is written already, and goes with the first bytes.
@@ -41,11 +45,12 @@ func (x *session) startUpload(t *upstream.Timeout) *upload {
 		}
 	}
 	u.w = copy(u.in.B, w.in.B[e.body:w.w])
+	e.streamed = true
 	w.w = e.body // the head stays for the record; what the upload leaves over comes back behind it
 	e.conn.Apart(true)
 	x.overall.Store(x.server.now(e.start) + int64(t.Request))
 	if w.req.Expect100 && u.w == 0 {
-		x.await(phaseRequest, x.server.clock.Load(), t) // until it sees a 100, the caller sends nothing
+		x.await(phaseRequest, t) // until it sees a 100, the caller sends nothing
 	} else {
 		x.proceed(phaseUpload, x.uploadDeadline(t), phaseRequest)
 	}
@@ -56,6 +61,23 @@ func (x *session) startUpload(t *upstream.Timeout) *upload {
 // complete reports whether the whole body was sent.
 func (u *upload) complete() bool { return u.ended.Load() }
 
+// lastPiece is how long a response waits for the last piece of its request to be sent.
+const lastPiece = 50 * time.Millisecond
+
+// settled is complete, asked when the response is there. It may be faster than the goroutine that has just sent what it
+// answers, and then that one is waited for: otherwise the caller would lose its connection for nothing.
+func (u *upload) settled() bool {
+	if u.spent.Load() && !u.complete() {
+		t := time.NewTimer(lastPiece)
+		defer t.Stop()
+		select {
+		case <-u.done:
+		case <-t.C:
+		}
+	}
+	return u.complete()
+}
+
 // stop ends the upload, if it has not ended yet, and waits for that. What it read beyond the body goes back to the
 // session.
 func (u *upload) stop() {
@@ -63,16 +85,18 @@ func (u *upload) stop() {
 		return
 	}
 	x := u.x
-	if !u.complete() {
+	forced := !u.complete()
+	if forced {
 		x.socket.InterruptRead()
 		u.conn.Interrupt()
 	}
 	<-u.done
+	u.forced = forced
 	u.conn.Apart(false)
 	w := x.work
 	e := &w.exchange
 	e.sent = u.sent
-	if u.complete() {
+	if !forced {
 		u.handBack(w)
 		e.whole, e.end = true, e.body
 	}
@@ -102,9 +126,10 @@ func (u *upload) run(t *upstream.Timeout) {
 	if err == nil {
 		err = u.conn.Flush()
 	}
+	u.over.Store(true)
 	if err == nil {
 		u.ended.Store(true)
-		u.x.await(phaseUpload, u.x.server.clock.Load()+int64(sweepMost), t)
+		u.x.await(phaseUpload, t)
 		return
 	}
 	if u.fault != nil && u.fault.Token != fault.CallerGone {
@@ -113,7 +138,7 @@ func (u *upload) run(t *upstream.Timeout) {
 		u.cancel(cancelGone)
 	} else {
 		// The upstream does not take it. It may say why.
-		u.x.await(phaseUpload, u.x.server.clock.Load()+int64(sweepMost), t)
+		u.x.await(phaseUpload, t)
 	}
 }
 
@@ -137,6 +162,9 @@ func (u *upload) length() error {
 		}
 		u.r += len(piece)
 		left -= int64(len(piece))
+		if left == 0 {
+			u.spent.Store(true)
+		}
 		if len(piece) > 0 {
 			if _, err := u.conn.Write(piece); err != nil {
 				return err
@@ -181,6 +209,7 @@ func (u *upload) chunked() error {
 			}
 		}
 		if body.Done() {
+			u.spent.Store(true)
 			u.out.B = http1.AppendLastChunk(u.out.B, x.work.req.KeepTrailers(body.Trailers(), e.route.Request.Edits))
 		}
 		if _, err := u.conn.Write(u.out.B); err != nil {
@@ -235,9 +264,22 @@ func (u *upload) more(want int64) error {
 	return err
 }
 
-// touchUpload gives the next part of a request's body time to come, unless the response's has begun to.
+// touchUpload gives the next part of a request's body time to come. Where the response's has begun to, both together
+// have that time.
 func (x *session) touchUpload() {
-	x.proceed(phaseUpload, x.uploadDeadline(x.work.exchange.route.Upstream.Timeout()), phaseUpload, phaseHeader, phaseRequest)
+	t := x.work.exchange.route.Upstream.Timeout()
+	x.proceed(phaseUpload, x.uploadDeadline(t), phaseUpload, phaseHeader, phaseRequest)
+	x.proceed(phaseStream, x.after(t.Idle), phaseStream)
+}
+
+// invited notes that the caller was told to go on: from here on it is its turn.
+func (u *upload) invited() {
+	x := u.x
+	x.shift.Lock()
+	defer x.shift.Unlock()
+	if p := phaseOf(x.word.Load()); !u.over.Load() && (p == phaseHeader || p == phaseRequest) {
+		x.advance(phaseUpload, x.uploadDeadline(x.work.exchange.route.Upstream.Timeout()))
+	}
 }
 
 // uploadDeadline is when the next part has to be there, or everything.

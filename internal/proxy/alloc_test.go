@@ -1,0 +1,57 @@
+package proxy
+
+import (
+	"io"
+	"testing"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/demo"
+)
+
+// perRecord is what crypto/tls allocates to read one record: an io.Reader of two words (readFromUntil). An exchange has
+// two records, one read by the proxy and one by the upstream of the test.
+const perRecord = 1
+
+// The steady state of kept connections allocates nothing of ours. testing.AllocsPerRun counts every goroutine of the
+// process, so neither the caller nor the upstream of this test allocates, either.
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	const response = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+	for name, text := range map[string]string{"GET": get("/path?query", "User-Agent: test", "Accept: */*"), "POST": post("/", "small body")} {
+		t.Run(name, func(t *testing.T) {
+			k := start(t, setup{timeout: `tunnel_idle = "1h"`, upstream: script(func(c *demo.Conn) {
+				in, out := make([]byte, 4096), []byte(response)
+				for {
+					// A request arrives in one record.
+					if _, err := c.Conn.Read(in); err != nil {
+						return
+					}
+					if _, err := c.Conn.Write(out); err != nil {
+						return
+					}
+				}
+			})})
+			c := k.dial()
+			out, in := []byte(text), make([]byte, 4096)
+			c.send(text)
+			n, err := c.Read(in)
+			k.must(err)
+			in = in[:n]
+			exchange := func() {
+				if _, err := c.Write(out); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(c.Conn, in); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 100 {
+				exchange()
+			}
+			if n := testing.AllocsPerRun(500, exchange); n > 2*perRecord {
+				t.Errorf("%v allocations for an exchange, want no more than the %d of crypto/tls", n, 2*perRecord)
+			}
+		})
+	}
+}
