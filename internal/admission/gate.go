@@ -9,7 +9,9 @@ import (
 )
 
 // Gate lets a limited number in at a time; the others may queue, and are let in
-// in order of arrival. All methods may be called concurrently.
+// in order of arrival. Those for whom the queue is already too long to be served
+// in their time are refused when they come: waiting would do nobody good. All
+// methods may be called concurrently.
 //
 // Whoever was let in by TryEnter or Enter calls Leave once.
 type Gate struct {
@@ -19,8 +21,11 @@ type Gate struct {
 	state atomic.Uint64
 	limit atomic.Uint32
 
-	mu      sync.Mutex // held to change the queued half of state, and waiters with it
+	mu      sync.Mutex // held to change the queued half of state, and the fields below with it
 	waiters list.List  // of *waiter, the first to be served in front
+	pace    pace       // at which places were given back while there was a queue
+
+	hopeless atomic.Uint64
 }
 
 // waiter is one queued Enter. Its fields belong to Gate.mu.
@@ -55,7 +60,9 @@ func (g *Gate) TryEnter() bool {
 }
 
 // Enter enters, queueing for at most timeout; it gives up at once when gone is
-// closed. A nil gone never is. It reports whether the caller is inside.
+// closed. A nil gone never is. It does not queue when, as fast as places were given
+// back lately, those in front would take longer than timeout; while nothing is
+// known of that, it does. It reports whether the caller is inside.
 func (g *Gate) Enter(timeout time.Duration, gone <-chan struct{}) bool {
 	if g.TryEnter() {
 		return true
@@ -63,9 +70,9 @@ func (g *Gate) Enter(timeout time.Duration, gone <-chan struct{}) bool {
 	if timeout <= 0 {
 		return false
 	}
-	place, w := g.queue()
+	place, w, entered := g.queue(timeout)
 	if w == nil {
-		return true
+		return entered
 	}
 	t := time.NewTimer(timeout)
 	defer t.Stop()
@@ -83,21 +90,28 @@ func (g *Gate) Enter(timeout time.Duration, gone <-chan struct{}) bool {
 	}
 }
 
-// queue appends a waiter, or enters and returns none if room was made meanwhile.
-func (g *Gate) queue() (*list.Element, *waiter) {
+// queue appends a waiter; or it enters, if room was made meanwhile; or it does
+// neither, because there is no hope.
+func (g *Gate) queue(timeout time.Duration) (place *list.Element, w *waiter, entered bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for {
 		s := g.state.Load()
 		if queued(s) == 0 && inside(s) < g.limit.Load() {
 			if g.state.CompareAndSwap(s, s+1) {
-				return nil, nil
+				return nil, nil, true
 			}
 			continue
 		}
+		if queued(s) == 0 {
+			g.pace.begin(time.Now())
+		} else if !g.pace.serves(time.Now(), int(queued(s))+1, timeout) {
+			g.hopeless.Add(1)
+			return nil, nil, false
+		}
 		if g.state.CompareAndSwap(s, s+oneQueued) {
-			w := &waiter{ready: make(chan struct{})}
-			return g.waiters.PushBack(w), w
+			w = &waiter{ready: make(chan struct{})}
+			return g.waiters.PushBack(w), w, false
 		}
 	}
 }
@@ -131,6 +145,7 @@ func (g *Gate) Leave() {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.pace.left++
 	g.state.Add(^uint64(0))
 	g.admit()
 }
@@ -158,6 +173,10 @@ func (g *Gate) InUse() int { return int(inside(g.state.Load())) }
 // Queued returns how many are waiting.
 func (g *Gate) Queued() int { return int(queued(g.state.Load())) }
 
+// Hopeless returns how many were refused because they would not have been served
+// in time. It only grows.
+func (g *Gate) Hopeless() uint64 { return g.hopeless.Load() }
+
 // Limit returns how many may be inside at a time, 0 when there is no limit.
 func (g *Gate) Limit() int {
 	if n := g.limit.Load(); n != math.MaxUint32 {
@@ -181,4 +200,41 @@ func boundOf(limit int) uint32 {
 		return math.MaxUint32
 	}
 	return uint32(limit)
+}
+
+// pace is how fast places are given back, measured while somebody queues: otherwise
+// they are given back as fast as they are taken, which says nothing about how
+// fast they could be. It counts in windows as long as a newcomer's timeout: what
+// was served in the last of them is what the next can be expected to serve.
+type pace struct {
+	since  time.Time // when the window began
+	left   int       // how many left in it
+	before float64   // per nanosecond, in the window before; negative when there was none
+}
+
+// A shorter window would take an ordinary pause for the end.
+const leastWindow = 100 * time.Millisecond
+
+// begin forgets what is known: a queue is forming.
+func (p *pace) begin(now time.Time) { *p = pace{since: now, before: -1} }
+
+// serves reports whether the one at position, counted from 1, can expect to be
+// served within timeout, as far as is known. It knows nothing for the first
+// quarter of the first window.
+func (p *pace) serves(now time.Time, position int, timeout time.Duration) bool {
+	window := max(timeout, leastWindow)
+	elapsed := now.Sub(p.since)
+	if elapsed >= window {
+		*p, elapsed = pace{since: now, before: float64(p.left) / float64(elapsed)}, 0
+	}
+	var rate float64
+	switch {
+	case p.before >= 0:
+		rate = (float64(p.left) + p.before*float64(window-elapsed)) / float64(window)
+	case elapsed < window/4:
+		return true
+	default:
+		rate = float64(p.left) / float64(elapsed)
+	}
+	return float64(position) <= rate*float64(timeout)
 }

@@ -193,6 +193,110 @@ func TestGateLeaveWithoutEnterPanics(t *testing.T) {
 	NewGate(1).Leave()
 }
 
+// Ten places, a tenth of a second each on average: a hundred a second can be
+// served, and two hundred come.
+func TestGateAtTwiceItsLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout, arrivals = time.Second, 6000
+		g := NewGate(10)
+		r := rand.New(rand.NewPCG(1, 2))
+		var atOnce, tooLate, longest atomic.Int64
+		var served atomic.Int64
+		for range arrivals {
+			time.Sleep(time.Duration(r.ExpFloat64() * float64(5*time.Millisecond)))
+			work := time.Duration(r.ExpFloat64() * float64(100*time.Millisecond))
+			go func() {
+				start := time.Now()
+				if !g.Enter(timeout, nil) {
+					if time.Since(start) == 0 {
+						atOnce.Add(1)
+					} else {
+						tooLate.Add(1)
+					}
+					return
+				}
+				time.Sleep(work)
+				served.Add(1)
+				g.Leave()
+			}()
+			longest.Store(max(longest.Load(), int64(g.Queued())))
+		}
+		synctest.Wait()
+		t.Logf("of %d: %d served, %d refused at once, %d after %v in vain; longest queue %d", arrivals, served.Load(), atOnce.Load(), tooLate.Load(), timeout, longest.Load())
+		if served.Load() < arrivals*45/100 {
+			t.Errorf("%d of %d were served; want nearly half of them, as many as there was room for", served.Load(), arrivals)
+		}
+		if int(g.Hopeless()) != int(atOnce.Load()) || atOnce.Load() < 2*tooLate.Load() {
+			t.Errorf("%d refused at once (Hopeless %d), %d after waiting in vain; want most of them at once", atOnce.Load(), g.Hopeless(), tooLate.Load())
+		}
+		if longest.Load() > 150 {
+			t.Errorf("%d queued; want about the hundred that can be served in %v", longest.Load(), timeout)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestGateRefusesAtOnceWhatItCannotServeInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(1)
+		g.TryEnter()
+		var served atomic.Int32
+		enter := func() {
+			if g.Enter(time.Second, nil) {
+				served.Add(1)
+			}
+		}
+		for range 10 { // nothing is known yet: all of them queue
+			go enter()
+		}
+		synctest.Wait()
+		if g.Queued() != 10 {
+			t.Fatalf("Queued() = %d; want 10", g.Queued())
+		}
+		for range 5 { // one in a tenth of a second
+			time.Sleep(100 * time.Millisecond)
+			g.Leave()
+		}
+		synctest.Wait()
+		for range 20 {
+			go enter()
+		}
+		synctest.Wait()
+		if g.Queued() != 10 || g.Hopeless() != 15 {
+			t.Errorf("Queued, Hopeless = %d, %d; want 10, 15: five in front, and ten can be served in a second", g.Queued(), g.Hopeless())
+		}
+		for range 10 {
+			g.Leave()
+			synctest.Wait()
+		}
+		if served.Load() != 15 || g.Queued() != 0 {
+			t.Errorf("%d served, %d queued at the end; want 15, 0", served.Load(), g.Queued())
+		}
+		g.Leave()
+	})
+}
+
+// Nothing was given back for a whole timeout; then the queue has gone, and whoever
+// comes is the first of a new one.
+func TestGateThatStandsStillIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(1)
+		g.TryEnter()
+		go g.Enter(time.Second, nil)
+		time.Sleep(500 * time.Millisecond)
+		start := time.Now()
+		if g.Enter(time.Second, nil) || time.Since(start) != 0 {
+			t.Errorf("refused after %v; want at once", time.Since(start))
+		}
+		time.Sleep(time.Second)
+		time.AfterFunc(900*time.Millisecond, g.Leave)
+		if !g.Enter(time.Second, nil) {
+			t.Error("the first after the standstill was not served, although a place was given back")
+		}
+		g.Leave()
+	})
+}
+
 // Under contention by newcomers, waiters with short patience and changes of the
 // limit, never more are inside than the largest limit, and all is empty at the end.
 func TestGateUnderContention(t *testing.T) {

@@ -4,6 +4,7 @@ package balance
 import (
 	"cmp"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -180,6 +181,25 @@ func (s *Set[T]) Resume(now time.Time, id string) bool {
 		e.restore(now, drained)
 	}
 	return true
+}
+
+// Drained returns the IDs that Drain put aside, sorted.
+func (s *Set[T]) Drained() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.drained))
+}
+
+// KeepDrained is Drain for endpoints that are there or may come, as those of a Set that this one replaces.
+func (s *Set[T]) KeepDrained(ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		s.drained[id] = struct{}{}
+		if e := s.list.Load().find(id); e != nil {
+			e.out.Or(drained)
+		}
+	}
 }
 
 // Endpoints goes through the endpoints as they are at its beginning, by tier and else in the order of Update.

@@ -636,3 +636,29 @@ func BenchmarkExchangeParallel(b *testing.B) {
 		}
 	})
 }
+
+func TestDrainsOutliveTheirSet(t *testing.T) {
+	old, now := New(Options[int]{}), time.Now()
+	old.Update(now, []Spec{{ID: "a", Weight: 1}, {ID: "b", Weight: 1}, {ID: "c", Weight: 1}})
+	old.Drain("c")
+	old.Drain("b")
+	if got, want := old.Drained(), []string{"b", "c"}; !slices.Equal(got, want) {
+		t.Fatalf("Drained() = %q, want %q", got, want)
+	}
+	s := New(Options[int]{})
+	s.Update(now, []Spec{{ID: "a", Weight: 1}, {ID: "b", Weight: 1}})
+	s.KeepDrained(old.Drained())
+	s.Update(now, []Spec{{ID: "a", Weight: 1}, {ID: "b", Weight: 1}, {ID: "c", Weight: 1}})
+	for spec, e := range s.Endpoints() {
+		want := Drained
+		if spec.ID == "a" {
+			want = In
+		}
+		if got := e.Status(now).State; got != want {
+			t.Errorf("%s is %v, want %v", spec.ID, got, want)
+		}
+	}
+	if !s.Resume(now, "c") {
+		t.Error("c cannot be resumed")
+	}
+}

@@ -143,6 +143,9 @@ def measure(workload, proxy, upstream, options, cpus, folder):
     return result
 
 
+IDLE_FOR = 6  # seconds before idle callers are measured: programs may give memory back, but not at once
+
+
 def memory_with_idle_callers(proxy, count):
     """(PSS, RSS) in MiB before and while count callers keep a connection open after one request each."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -158,7 +161,7 @@ def memory_with_idle_callers(proxy, count):
                 s.sendall(request("GET", "/"))
             for s in batch:
                 read_body(s, *read_head(s))
-        time.sleep(1)
+        time.sleep(IDLE_FOR)
         return before, memory_mib(proxy.process.pids())
     finally:
         for s in callers:

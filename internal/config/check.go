@@ -14,34 +14,6 @@ import (
 
 const listenHint = `write "127.0.0.1:8080", "[::1]:8080" or "unix:/run/mtls-proxy/NAME.sock"`
 
-// checkURL accepts "https://host" and "https://host:port". It never quotes
-// more than the host: people put passwords into URLs.
-func checkURL(s string) (fact, hint string) {
-	u, err := url.Parse(s)
-	switch {
-	case strings.Contains(s, "@") || (err == nil && u.User != nil):
-		return "has a user name or a password in it", "remove it; the client certificate says who we are"
-	case err != nil || !strings.Contains(s, "://"):
-		if host, ok := strings.CutPrefix(s, "//"); ok || isAuthority(s) {
-			return "does not begin with https://", `write "https://` + printable(host) + `"`
-		}
-		return "is not a URL", `write "https://HOST" or "https://HOST:PORT"`
-	case u.Scheme == "http" && u.Host != "":
-		return "is http, and upstreams are reached over TLS only", `write "https://` + printable(u.Host) + `"`
-	case u.Scheme != "https" && u.Host != "":
-		return "does not begin with https://", `write "https://` + printable(u.Host) + `"`
-	case u.Host == "":
-		return "has no host", `write "https://HOST" or "https://HOST:PORT"`
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(s, "#"):
-		return "has a query or a fragment", `write "https://` + printable(u.Host) + `"`
-	case u.Path != "" && u.Path != "/":
-		return "has a path", `write "https://` + printable(u.Host) + `", and the path as add_prefix of the route`
-	case !isAuthority(u.Host) || strings.Contains(u.Host, "%"):
-		return quote(u.Host) + " is not a host with an optional port", "names are in ASCII (xn-- for others), IPv6 addresses in brackets, ports from 1 to 65535"
-	}
-	return "", ""
-}
-
 func checkServerName(s string) (fact, hint string) {
 	switch {
 	case isHostName(s) || isAddress(s):
@@ -277,15 +249,24 @@ func checkFieldName(s string) (fact, hint string) {
 		}
 		return "", ""
 	}
-	switch hyphens {
-	case "host":
+	switch {
+	case hyphens == "host":
 		return "Host cannot be edited", "set host in the upstream"
-	case "content-length", "transfer-encoding", "trailer", "expect":
+	case isFraming(hyphens):
 		return quote(s) + " says where a message ends and cannot be edited", "remove it; it is made anew for each message"
-	case "connection", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings", "proxy-authenticate", "proxy-authorization", "max-forwards":
+	case isHopByHop(hyphens):
 		return quote(s) + " belongs to a single connection and cannot be edited", "remove it; it never passes through"
 	}
 	return "", ""
+}
+
+// isFraming and isHopByHop do not care for case.
+func isFraming(name string) bool {
+	return slices.Contains([]string{"content-length", "transfer-encoding", "trailer", "expect"}, strings.ToLower(name))
+}
+
+func isHopByHop(name string) bool {
+	return slices.Contains([]string{"connection", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings", "proxy-authenticate", "proxy-authorization", "max-forwards"}, strings.ToLower(name))
 }
 
 // checkFieldValue never quotes the value, which may be a secret.
@@ -304,13 +285,6 @@ func checkFieldValue(s string) (fact, hint string) {
 func checkGroup(s string) (fact, hint string) {
 	if s == "" || len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' || r == '/' }) {
 		return quote(s) + " is not a group", "write the name or the number of a group"
-	}
-	return "", ""
-}
-
-func checkRateLimitKey(s string) (fact, hint string) {
-	if slices.Contains([]string{"user", "unit", "ip"}, s) || strings.HasPrefix(s, "header:") {
-		return quote(s) + " is not supported in this version", `write "all"`
 	}
 	return "", ""
 }

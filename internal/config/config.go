@@ -17,7 +17,7 @@ type Config struct {
 	Listener        map[string]*Listener `toml:"listener"`
 	Route           []Route              `toml:"route"` // in file order; never empty
 	Limits          Limits               `toml:"limits"`
-	RateLimit       RateLimit            `toml:"rate_limit"`
+	RateLimit       GlobalRateLimit      `toml:"rate_limit"`
 	SecurityHeaders SecurityHeaders      `toml:"security_headers"`
 	Admin           Admin                `toml:"admin"`
 	Log             Log                  `toml:"log"`
@@ -43,21 +43,33 @@ type Trust struct {
 	SystemRoots bool     `toml:"system_roots"`
 }
 
-// Upstream is one remote service.
+// Upstream is one remote service. Exactly one of URL, URLs and SRV is set;
+// Endpoints makes one of the first two, and the third is for DNS to answer.
 type Upstream struct {
-	URL           *url.URL        `toml:"url"` // https, a host, perhaps a port; nothing else
-	Identity      string          `toml:"identity"`
-	Trust         string          `toml:"trust"`
-	ServerName    string          `toml:"server_name"` // never empty: a DNS name, or an IP address without brackets
-	VerifyPeer    VerifyPeer      `toml:"verify_peer"`
-	PeerNames     []string        `toml:"peer_names"`
-	PeerPins      []Pin           `toml:"peer_pins"`
-	Host          string          `toml:"host"` // HostUpstream, HostPreserve or the literal Host field; HostField resolves it
-	Forwarded     Forwarded       `toml:"forwarded"`
-	Via           bool            `toml:"via"`
-	MinTLSVersion TLSVersion      `toml:"min_tls_version"`
-	Pool          Pool            `toml:"pool"`
-	Timeout       UpstreamTimeout `toml:"timeout"`
+	URL        *url.URL   `toml:"url"`  // https, a host, perhaps a port, nothing else; nil with URLs and with SRV
+	URLs       []*url.URL `toml:"urls"` // like URL, no two alike
+	SRV        string     `toml:"srv"`  // "_service._tcp.name", lower case, without a final dot
+	Identity   string     `toml:"identity"`
+	Trust      string     `toml:"trust"`
+	VerifyPeer VerifyPeer `toml:"verify_peer"`
+	PeerNames  []string   `toml:"peer_names"`
+	PeerPins   []Pin      `toml:"peer_pins"`
+	// ServerName is a DNS name, or an IP address without brackets. It is empty
+	// when URLs has several hosts and none was set: each endpoint then has its
+	// own, see Endpoints.
+	ServerName        string          `toml:"server_name"`
+	Host              string          `toml:"host"` // HostUpstream, HostPreserve or the literal Host field; HostField and Endpoint.Host resolve it
+	MinTLSVersion     TLSVersion      `toml:"min_tls_version"`
+	Balance           Balance         `toml:"balance"`
+	Forwarded         Forwarded       `toml:"forwarded"`
+	Via               bool            `toml:"via"`
+	Proxy             *url.URL        `toml:"proxy"`               // http, perhaps a user without a password, a host and a port; nil: none
+	ProxyPasswordFile string          `toml:"proxy_password_file"` // "": no password; Config.ProxyPassword reads it
+	Pool              Pool            `toml:"pool"`
+	Timeout           UpstreamTimeout `toml:"timeout"`
+	Retry             Retry           `toml:"retry"`
+	CircuitBreaker    CircuitBreaker  `toml:"circuit_breaker"`
+	HealthCheck       HealthCheck     `toml:"health_check"`
 }
 
 // VerifyPeer says what a server must prove besides a valid chain.
@@ -74,6 +86,16 @@ const (
 const (
 	HostUpstream = "upstream"
 	HostPreserve = "preserve"
+)
+
+// Balance says which endpoint a request goes to.
+type Balance string
+
+// The values of Balance.
+const (
+	BalanceLeastRequests Balance = "least_requests"
+	BalanceRoundRobin    Balance = "round_robin"
+	BalanceFirst         Balance = "first"
 )
 
 // Forwarded says what becomes of the Forwarded and X-Forwarded-* fields.
@@ -116,13 +138,55 @@ type UpstreamTimeout struct {
 	TunnelIdle     Duration `toml:"tunnel_idle"`
 }
 
+// Retry says when a request is tried again, and how often.
+type Retry struct {
+	Attempts   int      `toml:"attempts"`    // tries after the first; 0: none
+	TryTimeout Duration `toml:"try_timeout"` // 0: none of its own
+	On         []string `toml:"on"`          // of the Retry… constants; may be empty, which is like no attempts
+	Budget     float64  `toml:"budget"`      // retries per request, 0 to 1
+	MaxBody    Size     `toml:"max_body"`
+	Backoff    Duration `toml:"backoff"`
+}
+
+// The values of Retry.On.
+const (
+	RetryConnect            = "connect"
+	RetryUnsent             = "unsent"
+	RetryReset              = "reset"
+	RetryBadGateway         = "502"
+	RetryServiceUnavailable = "503"
+	RetryGatewayTimeout     = "504"
+	RetryTimeout            = "timeout"
+)
+
+// CircuitBreaker says when an upstream gets no requests for a while.
+type CircuitBreaker struct {
+	FailureRatio float64  `toml:"failure_ratio"` // above 0, at most 1
+	MinRequests  int      `toml:"min_requests"`
+	Window       Duration `toml:"window"`
+	OpenFor      Duration `toml:"open_for"`
+	Probes       int      `toml:"probes"`
+}
+
+// HealthCheck is the request that asks each endpoint how it is. There are no
+// checks while Path is empty.
+type HealthCheck struct {
+	Path           string   `toml:"path"`
+	Interval       Duration `toml:"interval"`
+	Timeout        Duration `toml:"timeout"` // at most Interval
+	Expect         []int    `toml:"expect"`  // statuses of the healthy; never empty with a Path
+	UnhealthyAfter int      `toml:"unhealthy_after"`
+	HealthyAfter   int      `toml:"healthy_after"`
+}
+
 // Listener is where callers reach us.
 type Listener struct {
-	Address         []string        `toml:"address"` // "127.0.0.1:8080", "[::1]:8080", "unix:/abs/path"; empty: only sockets from systemd
-	AllowedHosts    []string        `toml:"allowed_hosts"`
-	BrowserRequests BrowserRequests `toml:"browser_requests"`
-	UnixMode        FileMode        `toml:"unix_mode"`
-	UnixGroup       string          `toml:"unix_group"` // name or number; "": the group of the process
+	Address                 []string        `toml:"address"` // "127.0.0.1:8080", "[::1]:8080", "unix:/abs/path"; empty: only sockets from systemd
+	AllowedHosts            []string        `toml:"allowed_hosts"`
+	BrowserRequests         BrowserRequests `toml:"browser_requests"`
+	UnixMode                FileMode        `toml:"unix_mode"`
+	UnixGroup               string          `toml:"unix_group"`                 // name or number; "": the group of the process
+	MaxConnectionsPerCaller int             `toml:"max_connections_per_caller"` // 0: no share of its own
 }
 
 // BrowserRequests says whether web pages may use a listener.
@@ -149,6 +213,7 @@ type Route struct {
 	Upstream        string      `toml:"upstream"`
 	MaxRequestBody  Size        `toml:"max_request_body"` // that of Limits where the route sets none
 	RewriteLocation bool        `toml:"rewrite_location"`
+	RateLimit       *RateLimit  `toml:"rate_limit"` // nil: only that of Config; its RequestsPerSecond is never 0
 	RequestHeaders  HeaderEdits `toml:"request_headers"`
 	ResponseHeaders HeaderEdits `toml:"response_headers"`
 }
@@ -173,12 +238,36 @@ type Limits struct {
 	IdleTimeout           Duration `toml:"idle_timeout"`
 }
 
-// RateLimit is the token bucket before all proxied requests.
+// RateLimit is a token bucket for each value of Key.
 type RateLimit struct {
 	RequestsPerSecond float64 `toml:"requests_per_second"` // 0: off
-	Burst             int     `toml:"burst"`
-	Key               string  `toml:"key"` // "all"
+	Burst             int     `toml:"burst"`               // at least 1
+	Key               string  `toml:"key"`                 // RateKeyAll, RateKeyIP, or a field that Header names
 }
+
+// The values of RateLimit.Key that name no header field.
+const (
+	RateKeyAll = "all"
+	RateKeyIP  = "ip"
+)
+
+// GlobalRateLimit stands before all proxied requests.
+type GlobalRateLimit struct {
+	RateLimit
+	Shared             string        `toml:"shared"`               // redis://, rediss:// or unix:// URL without a password; "": none
+	SharedPasswordFile string        `toml:"shared_password_file"` // "": no password; Config.SharedPassword reads it
+	SharedFailure      SharedFailure `toml:"shared_failure"`
+}
+
+// SharedFailure says what counts while the store of a shared limit is away.
+type SharedFailure string
+
+// The values of SharedFailure.
+const (
+	SharedFailureLocal SharedFailure = "local"
+	SharedFailureAllow SharedFailure = "allow"
+	SharedFailureDeny  SharedFailure = "deny"
+)
 
 // SecurityHeaders are response fields for upstreams that do not set them. An
 // empty value leaves the field out.

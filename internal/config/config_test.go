@@ -234,7 +234,13 @@ func TestHostField(t *testing.T) {
 }
 
 func TestWrittenTOMLLoadsAgain(t *testing.T) {
-	dir := folderWith(t, map[string]string{"config.toml": full})
+	for name, content := range map[string]string{"smallest": smallest, "full": full, "several": several} {
+		t.Run(name, func(t *testing.T) { writtenLoadsAgain(t, content) })
+	}
+}
+
+func writtenLoadsAgain(t *testing.T, content string) {
+	dir := folderWith(t, map[string]string{"config.toml": content})
 	first := mustLoad(t, filepath.Join(dir, "config.toml"), Options{})
 	var written bytes.Buffer
 	if err := first.WriteTOML(&written); err != nil {
@@ -366,6 +372,9 @@ func collect(t reflect.Type, prefix string, out *[]string) {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		tag := f.Tag.Get("toml")
+		if f.Anonymous && f.Type.Kind() == reflect.Struct {
+			collect(f.Type, prefix, out)
+		}
 		if tag == "" || tag == "-" {
 			continue
 		}
@@ -426,6 +435,11 @@ func TestTablesStartFromTheDefaultsAndNotFromEachOther(t *testing.T) {
 	cfg.Listener["http"].AllowedHosts[0] = "changed"
 	if got := cfg.Listener["inherited"].AllowedHosts[0]; got != "localhost" {
 		t.Errorf("a change to one listener shows in another: %s", got)
+	}
+	u := cfg.Upstream["bank.example"]
+	u.Retry.On[0], u.HealthCheck.Expect[0] = "changed", 0
+	if other := cfg.Upstream["default"]; other.Retry.On[0] != RetryConnect || other.HealthCheck.Expect[0] != 200 {
+		t.Errorf("a change to one upstream shows in another: %v %v", other.Retry.On, other.HealthCheck.Expect)
 	}
 	if names := slices.Sorted(maps.Keys(cfg.Upstream)); !slices.Equal(names, []string{"bank.example", "default"}) {
 		t.Errorf("upstreams are %v", names)

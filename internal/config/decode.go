@@ -18,7 +18,13 @@ func (k kind) example() string {
 	switch k {
 	case link:
 		return `"https://HOST:PORT"`
-	case list, oneOrList, pins:
+	case links:
+		return `["https://HOST:PORT"]`
+	case proxyLink:
+		return `"http://HOST:PORT"`
+	case codes:
+		return "[200, 204]"
+	case list, choices, oneOrList, pins:
 		return `["…"]`
 	case boolean:
 		return "true"
@@ -37,8 +43,10 @@ func (k kind) example() string {
 // String names the kind after "is not".
 func (k kind) String() string {
 	switch k {
-	case list, oneOrList, pins:
+	case list, choices, oneOrList, pins, links:
 		return "a list of strings"
+	case codes:
+		return "a list of whole numbers"
 	case paths:
 		return "a path or a list of paths"
 	case boolean:
@@ -71,11 +79,18 @@ func (r *reader) decode(cfg *Config, credentials string) (unusable map[string]bo
 	return unusable
 }
 
-// field returns the place of path in cfg. The tables on the way exist. For the
-// entries of a map of strings, it is the map.
+// field returns the place of path in cfg. The tables on the way exist, but for
+// those that may be left out: what they lack is not valid. For the entries of a
+// map of strings, it is the map.
 func field(cfg *Config, path []string) reflect.Value {
 	at := reflect.ValueOf(cfg).Elem()
 	for _, step := range path {
+		if at.Kind() == reflect.Pointer {
+			if at.IsNil() {
+				return reflect.Value{}
+			}
+			at = at.Elem()
+		}
 		switch at.Kind() {
 		case reflect.Map:
 			if at.Type().Elem().Kind() == reflect.String {
@@ -94,12 +109,25 @@ func field(cfg *Config, path []string) reflect.Value {
 
 // member is the field of the struct whose tag is name.
 func member(of reflect.Value, name string) reflect.Value {
-	for i := range of.NumField() {
-		if of.Type().Field(i).Tag.Get("toml") == name {
-			return of.Field(i)
-		}
+	if at := tagged(of, name); at.IsValid() {
+		return at
 	}
 	panic("config: no field for the key " + name) // the schema and the types are held together by a test
+}
+
+func tagged(of reflect.Value, name string) reflect.Value {
+	for i := range of.NumField() {
+		f := of.Type().Field(i)
+		if f.Tag.Get("toml") == name {
+			return of.Field(i)
+		}
+		if f.Anonymous && f.Type.Kind() == reflect.Struct {
+			if at := tagged(of.Field(i), name); at.IsValid() {
+				return at
+			}
+		}
+	}
+	return reflect.Value{}
 }
 
 func store(cfg *Config, path []string, v any) {
@@ -136,7 +164,9 @@ func (d *decoding) value() any {
 		return d.val.text == "true"
 	case integer, number:
 		return d.number()
-	case list, oneOrList, pins, paths:
+	case codes:
+		return d.codes()
+	case list, choices, oneOrList, pins, paths, links:
 		return d.list()
 	}
 	return d.scalar(d.val, d.at)
@@ -145,6 +175,7 @@ func (d *decoding) value() any {
 // number reads integers and floats, within their bounds.
 func (d *decoding) number() any {
 	whole := d.leaf.kind == integer
+	least, most := float64(d.leaf.least), float64(d.leaf.most)
 	if d.val.shape != anInteger && (whole || d.val.shape != aFloat) {
 		return d.mistyped(d.val, "write "+d.leaf.kind.example()+", without quotes")
 	}
@@ -155,13 +186,44 @@ func (d *decoding) number() any {
 		i, err = strconv.ParseInt(digits, 0, 64)
 		n = float64(i)
 	}
-	if err != nil || math.IsNaN(n) || n < float64(d.leaf.least) || n > float64(d.leaf.most) {
-		return d.wrong(d.at, fmt.Sprintf("%s is not between %d and %d", printable(d.val.text), d.leaf.least, d.leaf.most), "")
+	if err != nil || math.IsNaN(n) || n < least || n > most || d.leaf.above && n == least {
+		fact, hint := fmt.Sprintf("%s is not between %d and %d", printable(d.val.text), d.leaf.least, d.leaf.most), ""
+		if d.leaf.above {
+			fact = fmt.Sprintf("%s is not above %d and at most %d", printable(d.val.text), d.leaf.least, d.leaf.most)
+		}
+		if !whole && most == 1 && n >= 2 && n <= 100 {
+			hint = fmt.Sprintf("write %s for %s %%", strconv.FormatFloat(n/100, 'f', -1, 64), printable(d.val.text))
+		}
+		return d.wrong(d.at, fact, hint)
 	}
 	if whole {
 		return int(n)
 	}
 	return n
+}
+
+// codes reads a list of integers, each within the bounds.
+func (d *decoding) codes() any {
+	if d.val.shape != anArray {
+		return d.mistyped(d.val, "put it in brackets: "+d.path[len(d.path)-1]+" = "+d.leaf.kind.example())
+	}
+	numbers := []int{}
+	for _, item := range d.val.items {
+		if item.shape != anInteger {
+			d.mistyped(item, "write a number as in "+d.leaf.kind.example()+", without quotes")
+			continue
+		}
+		n, err := strconv.ParseInt(strings.ReplaceAll(item.text, "_", ""), 0, 64)
+		switch {
+		case err != nil || n < d.leaf.least || n > d.leaf.most:
+			d.wrong(item.at, fmt.Sprintf("%s is not between %d and %d", printable(item.text), d.leaf.least, d.leaf.most), "")
+		case slices.Contains(numbers, int(n)):
+			d.wrong(item.at, printable(item.text)+" is there twice", "remove one")
+		default:
+			numbers = append(numbers, int(n))
+		}
+	}
+	return numbers
 }
 
 // list reads a list of strings; some keys take a single string as well.
@@ -172,11 +234,21 @@ func (d *decoding) list() any {
 	} else if d.leaf.kind != paths && d.leaf.kind != oneOrList {
 		return d.mistyped(d.val, "put it in brackets: "+d.path[len(d.path)-1]+` = ["…"]`)
 	}
-	texts, keys := []string{}, []Pin{}
+	texts, keys, urls := []string{}, []Pin{}, []*url.URL{}
 	for _, item := range items {
 		before := len(d.problems)
-		v, _ := d.scalar(item, item.at).(string)
-		if len(d.problems) > before || v == "" {
+		got := d.scalar(item, item.at)
+		if len(d.problems) > before {
+			continue
+		}
+		v, _ := got.(string)
+		if u, is := got.(*url.URL); is {
+			v = hostPort(u) // the port may be left out
+			if !slices.Contains(texts, v) {
+				urls = append(urls, u)
+			}
+		}
+		if v == "" {
 			continue
 		}
 		if slices.Contains(texts, v) {
@@ -189,8 +261,11 @@ func (d *decoding) list() any {
 			keys = append(keys, pin)
 		}
 	}
-	if d.leaf.kind == pins {
+	switch d.leaf.kind {
+	case pins:
 		return keys
+	case links:
+		return urls
 	}
 	return texts
 }
@@ -226,12 +301,7 @@ func (d *decoding) scalar(v value, at Origin) any {
 		return d.wrong(at, quote(s)+" is not a file mode", `write three octal digits, as in "0660"`)
 	case path, paths:
 		return d.file(s, at)
-	case choice:
-		if d.leaf.check != nil {
-			if fact, hint = d.leaf.check(s); fact != "" {
-				return d.wrong(at, fact, hint)
-			}
-		}
+	case choice, choices:
 		if !slices.Contains(d.leaf.allowed, s) {
 			hint = nearest(s, d.leaf.allowed)
 			if hint != "" {
@@ -241,16 +311,22 @@ func (d *decoding) scalar(v value, at Origin) any {
 		}
 		return s
 	}
-	if s == "" && d.leaf.kind == text && !d.leaf.secret {
+	switch {
+	case s == "" && d.leaf.kind == text && !d.leaf.secret:
 		return s // as if it were not there
+	case s == "" && d.leaf.kind == proxyLink:
+		return (*url.URL)(nil)
 	}
 	if d.leaf.check != nil {
 		if fact, hint = d.leaf.check(s); fact != "" {
 			return d.wrong(at, fact, hint)
 		}
 	}
-	if d.leaf.kind == link {
+	switch d.leaf.kind {
+	case link, links:
 		return canonicalURL(s)
+	case proxyLink:
+		return canonicalProxy(s)
 	}
 	return s
 }
@@ -315,7 +391,7 @@ func (d *decoding) mistyped(v value, hint string) any {
 		switch {
 		case d.leaf.kind == mode && isNumeric:
 			hint = `write it in quotes, as in "0660"`
-		case d.leaf.kind == choice && isNumeric:
+		case (d.leaf.kind == choice || d.leaf.kind == choices) && isNumeric:
 			hint = "write " + strconv.Quote(shown)
 		case v.shape == anArray:
 			hint = "write one string, without brackets"
@@ -328,7 +404,10 @@ func (d *decoding) mistyped(v value, hint string) any {
 
 // expected is the kind of d, or of its elements when v is one of them.
 func (d *decoding) expected(v value) string {
-	if d.val.shape == anArray && v.shape != anArray {
+	switch {
+	case d.leaf.kind == codes && d.val.shape == anArray:
+		return "a whole number"
+	case d.val.shape == anArray && v.shape != anArray:
 		return "a string"
 	}
 	return d.leaf.kind.String()
@@ -354,15 +433,6 @@ func quoteAll(names []string) []string {
 		quoted[i] = strconv.Quote(name)
 	}
 	return quoted
-}
-
-// canonicalURL keeps scheme and host of a URL that checkURL accepted.
-func canonicalURL(s string) *url.URL {
-	u, err := url.Parse(s)
-	if err != nil {
-		return nil
-	}
-	return &url.URL{Scheme: "https", Host: strings.ToLower(u.Host)}
 }
 
 // workingDirectory is where relative paths of flags start.

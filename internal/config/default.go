@@ -20,6 +20,7 @@ func Default() *Config {
 			Forwarded:     ForwardedStrip,
 			Via:           true,
 			MinTLSVersion: TLS12,
+			Balance:       BalanceLeastRequests,
 			Pool: Pool{
 				MaxIdle:     10,
 				IdleTimeout: seconds(45),
@@ -32,6 +33,27 @@ func Default() *Config {
 				Idle:           seconds(60),
 				Request:        seconds(60),
 				TunnelIdle:     Duration{time.Hour},
+			},
+			Retry: Retry{
+				Attempts: 2,
+				On:       []string{RetryConnect, RetryUnsent, RetryReset},
+				Budget:   0.2,
+				MaxBody:  Size{64 * kib},
+				Backoff:  Duration{25 * time.Millisecond},
+			},
+			CircuitBreaker: CircuitBreaker{
+				FailureRatio: 0.5,
+				MinRequests:  20,
+				Window:       seconds(10),
+				OpenFor:      seconds(5),
+				Probes:       3,
+			},
+			HealthCheck: HealthCheck{
+				Interval:       seconds(10),
+				Timeout:        seconds(2),
+				Expect:         []int{200, 204},
+				UnhealthyAfter: 3,
+				HealthyAfter:   2,
 			},
 		}},
 		Listener: map[string]*Listener{"http": {
@@ -55,7 +77,10 @@ func Default() *Config {
 			HeaderTimeout:         seconds(10),
 			IdleTimeout:           Duration{15 * time.Minute},
 		},
-		RateLimit: RateLimit{RequestsPerSecond: 100, Burst: 200, Key: "all"},
+		RateLimit: GlobalRateLimit{
+			RateLimit:     RateLimit{RequestsPerSecond: 100, Burst: 200, Key: RateKeyAll},
+			SharedFailure: SharedFailureLocal,
+		},
 		SecurityHeaders: SecurityHeaders{
 			Enabled:            true,
 			ContentTypeOptions: "nosniff",

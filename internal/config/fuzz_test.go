@@ -16,6 +16,7 @@ import (
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(smallest))
 	f.Add([]byte(full))
+	f.Add([]byte(several))
 	if installed, err := os.ReadFile(installedFile); err == nil {
 		f.Add(installed)
 		f.Add(uncommented(installed))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -196,7 +197,7 @@ func (r *reader) override(o Override) {
 		items = append(items, value{shape: written(n.leaf.kind, text), text: text, at: at})
 	}
 	switch n.leaf.kind {
-	case list, oneOrList, pins, paths:
+	case list, choices, oneOrList, pins, paths, links, codes:
 		p.val = value{shape: anArray, items: items, at: at}
 	default:
 		if len(items) != 1 {
@@ -205,12 +206,31 @@ func (r *reader) override(o Override) {
 		}
 		p.val = items[0]
 	}
-	key := dotted(path)
-	if before := r.settings[key]; before != nil {
+	for _, other := range instead(path) {
+		r.drop(other)
+	}
+	r.settings[dotted(path)] = p
+	r.order = append(r.order, p)
+}
+
+// instead lists the settings whose place that at path takes: itself, and for
+// the place of an upstream the other ways to say it.
+func instead(path []string) [][]string {
+	if last := path[len(path)-1]; path[0] != "upstream" || len(path) != 3 || last != "url" && last != "urls" && last != "srv" {
+		return [][]string{path}
+	}
+	var list [][]string
+	for _, name := range []string{"url", "urls", "srv"} {
+		list = append(list, append(path[:2:2], name))
+	}
+	return list
+}
+
+func (r *reader) drop(path []string) {
+	if before := r.settings[dotted(path)]; before != nil {
+		delete(r.settings, dotted(path))
 		r.order = slices.DeleteFunc(r.order, func(other *placed) bool { return other == before })
 	}
-	r.settings[key] = p
-	r.order = append(r.order, p)
 }
 
 // written is the shape that text has as the value of a flag.
@@ -220,7 +240,7 @@ func written(k kind, text string) shape {
 		if text == "true" || text == "false" {
 			return aBoolean
 		}
-	case integer, number:
+	case integer, number, codes:
 		if isNumber(text) && !strings.Contains(text, ".") {
 			return anInteger
 		}
@@ -279,7 +299,9 @@ func (r *reader) config() *Config {
 		cfg.Trust[name] = clone(trust)
 	}
 	for _, name := range r.names("upstream") {
-		cfg.Upstream[name] = clone(upstream)
+		u := clone(upstream)
+		u.Retry.On, u.HealthCheck.Expect = slices.Clone(u.Retry.On), slices.Clone(u.HealthCheck.Expect)
+		cfg.Upstream[name] = u
 	}
 	for _, name := range r.names("listener") {
 		l := clone(listener)
@@ -293,11 +315,26 @@ func (r *reader) config() *Config {
 		cfg.Listener["http"] = clone(listener)
 	}
 	cfg.Route = slices.Repeat([]Route{route}, r.routes)
+	for i := range cfg.Route {
+		if r.has("route", strconv.Itoa(i+1), "rate_limit") {
+			cfg.Route[i].RateLimit = &RateLimit{Key: RateKeyAll}
+		}
+	}
 	cfg.origins = make(map[string]Origin, len(r.settings))
 	for _, p := range r.settings {
 		cfg.origins[plain(p.path)] = p.at
 	}
 	return cfg
+}
+
+// has reports whether the table, or a key in it, occurs.
+func (r *reader) has(table ...string) bool {
+	if _, opened := r.opened[dotted(table)]; opened {
+		return true
+	}
+	return slices.ContainsFunc(r.order, func(p *placed) bool {
+		return len(p.path) > len(table) && slices.Equal(p.path[:len(table)], table)
+	})
 }
 
 func clone[T any](v T) *T { return &v }

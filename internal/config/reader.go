@@ -12,7 +12,8 @@ type reader struct {
 	schema   *node
 	settings map[string]*placed // by dotted key
 	order    []*placed
-	tables   map[string]named // by dotted key: tables with a name, and routes
+	tables   map[string]named  // by dotted key: tables with a name, and routes
+	opened   map[string]Origin // by dotted key: every table that has a header or braces
 	routes   int
 	doubtful map[string]bool // tables (two steps of a path, or one) with something in them that was not understood; "": at the top
 	problems Problems
@@ -39,7 +40,7 @@ type named struct {
 }
 
 func newReader() *reader {
-	return &reader{schema: tree(), settings: make(map[string]*placed), tables: make(map[string]named), doubtful: make(map[string]bool)}
+	return &reader{schema: tree(), settings: make(map[string]*placed), tables: make(map[string]named), opened: make(map[string]Origin), doubtful: make(map[string]bool)}
 }
 
 func (r *reader) problem(at Origin, path []string, fact, hint string) {
@@ -120,6 +121,7 @@ func (r *reader) open(path []string, at Origin) (*node, bool) {
 	}
 	if ok {
 		r.note(path, at)
+		r.opened[dotted(path)] = at
 	}
 	return n, ok
 }
@@ -136,6 +138,7 @@ func (r *reader) pair(table []string, p pair) {
 	case !ok:
 	case n.leaf == nil && p.val.shape == aTable:
 		r.note(path, p.at)
+		r.opened[dotted(path)] = p.at
 		for _, inner := range p.val.pairs {
 			r.pair(path, inner)
 		}
@@ -192,7 +195,7 @@ func headerOf(path []string, n *node) string {
 	if n.any != nil && !n.freeform() {
 		return dotted(path) + ".NAME"
 	}
-	return dotted(path)
+	return tableName(path)
 }
 
 func (r *reader) set(p *placed) {

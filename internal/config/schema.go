@@ -14,11 +14,15 @@ const (
 	text      kind = iota // a string
 	choice                // one of setting.allowed
 	link                  // an https URL
+	links                 // a list of https URLs
+	proxyLink             // the URL of an HTTP proxy
 	path                  // a file, made absolute
 	paths                 // a file or a list of files
 	list                  // a list of strings
+	choices               // a list of strings, each one of setting.allowed
 	oneOrList             // a string or a list of strings
 	pins                  // a list of SPKI pins
+	codes                 // a list of integers
 	boolean
 	integer
 	number // an integer or a float
@@ -38,6 +42,7 @@ type setting struct {
 	// least and most bound integers and numbers as such, sizes in bytes,
 	// durations in nanoseconds.
 	least, most int64
+	above       bool // least itself is refused
 	// check judges each string of the value; an empty fact means it is fine.
 	check func(string) (fact, hint string)
 	// checkName judges what stands for the last "*" of the pattern.
@@ -47,12 +52,15 @@ type setting struct {
 }
 
 const (
-	day  = int64(24 * time.Hour)
-	year = 365 * day
-	msec = int64(time.Millisecond)
+	msec   = int64(time.Millisecond)
+	minute = int64(time.Minute)
+	day    = int64(24 * time.Hour)
+	year   = 365 * day
 
 	kib = int64(1) << 10
 	mib = int64(1) << 20
+
+	maxRate = 1_000_000_000
 )
 
 // schema lists every key of the contract in the order in which it is shown.
@@ -70,8 +78,8 @@ func schema() []setting {
 		{pattern: "trust.*.crl", later: remove},
 
 		{pattern: "upstream.*.url", kind: link, check: checkURL},
-		{pattern: "upstream.*.urls", later: `set url to one of them`},
-		{pattern: "upstream.*.srv", later: `set url to "https://HOST:PORT"`},
+		{pattern: "upstream.*.urls", kind: links, check: checkURL},
+		{pattern: "upstream.*.srv", kind: text, check: checkSRV},
 		{pattern: "upstream.*.identity", kind: text},
 		{pattern: "upstream.*.trust", kind: text},
 		{pattern: "upstream.*.server_name", kind: text, check: checkServerName},
@@ -83,12 +91,12 @@ func schema() []setting {
 		{pattern: "upstream.*.min_tls_version", kind: choice, allowed: []string{string(TLS12), string(TLS13)}},
 		{pattern: "upstream.*.key_exchange", later: remove},
 		{pattern: "upstream.*.renegotiation", later: remove},
-		{pattern: "upstream.*.balance", later: remove},
+		{pattern: "upstream.*.balance", kind: choice, allowed: []string{string(BalanceLeastRequests), string(BalanceRoundRobin), string(BalanceFirst)}},
 		{pattern: "upstream.*.forwarded", kind: choice, allowed: []string{string(ForwardedStrip), string(ForwardedPass), string(ForwardedAdd)}},
 		{pattern: "upstream.*.via", kind: boolean},
 		{pattern: "upstream.*.bind", later: remove},
-		{pattern: "upstream.*.proxy", later: remove},
-		{pattern: "upstream.*.proxy_password_file", later: remove},
+		{pattern: "upstream.*.proxy", kind: proxyLink, check: checkProxy},
+		{pattern: "upstream.*.proxy_password_file", kind: path},
 		{pattern: "upstream.*.pool.max_idle", kind: integer, least: 0, most: 100_000},
 		{pattern: "upstream.*.pool.max_active", kind: integer, least: 0, most: 100_000},
 		{pattern: "upstream.*.pool.idle_timeout", kind: duration, least: msec, most: day},
@@ -99,9 +107,23 @@ func schema() []setting {
 		{pattern: "upstream.*.timeout.idle", kind: duration, least: msec, most: year},
 		{pattern: "upstream.*.timeout.request", kind: duration, least: msec, most: day},
 		{pattern: "upstream.*.timeout.tunnel_idle", kind: duration, least: msec, most: year},
-		{pattern: "upstream.*.retry", later: remove},
-		{pattern: "upstream.*.circuit_breaker", later: remove},
-		{pattern: "upstream.*.health_check", later: remove},
+		{pattern: "upstream.*.retry.attempts", kind: integer, least: 0, most: 10},
+		{pattern: "upstream.*.retry.try_timeout", kind: duration, least: 0, most: day},
+		{pattern: "upstream.*.retry.on", kind: choices, allowed: []string{RetryConnect, RetryUnsent, RetryReset, RetryBadGateway, RetryServiceUnavailable, RetryGatewayTimeout, RetryTimeout}},
+		{pattern: "upstream.*.retry.budget", kind: number, least: 0, most: 1},
+		{pattern: "upstream.*.retry.max_body", kind: size, least: 0, most: 64 * mib},
+		{pattern: "upstream.*.retry.backoff", kind: duration, least: 0, most: minute},
+		{pattern: "upstream.*.circuit_breaker.failure_ratio", kind: number, least: 0, above: true, most: 1},
+		{pattern: "upstream.*.circuit_breaker.min_requests", kind: integer, least: 1, most: 1_000_000},
+		{pattern: "upstream.*.circuit_breaker.window", kind: duration, least: 100 * msec, most: 60 * minute},
+		{pattern: "upstream.*.circuit_breaker.open_for", kind: duration, least: msec, most: 60 * minute},
+		{pattern: "upstream.*.circuit_breaker.probes", kind: integer, least: 1, most: 1000},
+		{pattern: "upstream.*.health_check.path", kind: text, check: checkPath},
+		{pattern: "upstream.*.health_check.interval", kind: duration, least: 100 * msec, most: day},
+		{pattern: "upstream.*.health_check.timeout", kind: duration, least: msec, most: day},
+		{pattern: "upstream.*.health_check.expect", kind: codes, least: 200, most: 599},
+		{pattern: "upstream.*.health_check.unhealthy_after", kind: integer, least: 1, most: 1000},
+		{pattern: "upstream.*.health_check.healthy_after", kind: integer, least: 1, most: 1000},
 
 		{pattern: "listener.*.address", kind: oneOrList, check: checkListenAddress},
 		{pattern: "listener.*.protocols", later: "remove it; HTTP/1.1 is spoken"},
@@ -115,7 +137,7 @@ func schema() []setting {
 		{pattern: "listener.*.allowed_origins", later: remove},
 		{pattern: "listener.*.unix_mode", kind: mode},
 		{pattern: "listener.*.unix_group", kind: text, check: checkGroup},
-		{pattern: "listener.*.max_connections_per_caller", later: remove},
+		{pattern: "listener.*.max_connections_per_caller", kind: integer, least: 0, most: 1_000_000},
 		{pattern: "listener.*.proxy_protocol", later: remove},
 		{pattern: "listener.*.tls", later: "remove it; listeners speak plain HTTP"},
 
@@ -131,7 +153,9 @@ func schema() []setting {
 		{pattern: "route.*.identity", later: "write a second [upstream.NAME] with that identity"},
 		{pattern: "route.*.max_request_body", kind: size, least: 1, most: math.MaxInt64},
 		{pattern: "route.*.rewrite_location", kind: boolean},
-		{pattern: "route.*.rate_limit", later: "remove it; [rate_limit] holds for all routes"},
+		{pattern: "route.*.rate_limit.requests_per_second", kind: number, least: 0, above: true, most: maxRate},
+		{pattern: "route.*.rate_limit.burst", kind: integer, least: 1, most: maxRate},
+		{pattern: "route.*.rate_limit.key", kind: text, check: checkRateLimitKey},
 		{pattern: "route.*.request_headers.remove", kind: list, check: checkFieldName},
 		{pattern: "route.*.request_headers.set.*", kind: text, secret: true, check: checkFieldValue, checkName: checkFieldName},
 		{pattern: "route.*.request_headers.add.*", kind: text, secret: true, check: checkFieldValue, checkName: checkFieldName},
@@ -148,12 +172,12 @@ func schema() []setting {
 		{pattern: "limits.header_timeout", kind: duration, least: msec, most: day},
 		{pattern: "limits.idle_timeout", kind: duration, least: msec, most: year},
 
-		{pattern: "rate_limit.requests_per_second", kind: number, least: 0, most: 1_000_000_000},
-		{pattern: "rate_limit.burst", kind: integer, least: 1, most: 1_000_000_000},
-		{pattern: "rate_limit.key", kind: choice, allowed: []string{"all"}, check: checkRateLimitKey},
-		{pattern: "rate_limit.shared", later: remove},
-		{pattern: "rate_limit.shared_password_file", later: remove},
-		{pattern: "rate_limit.shared_failure", later: remove},
+		{pattern: "rate_limit.requests_per_second", kind: number, least: 0, most: maxRate},
+		{pattern: "rate_limit.burst", kind: integer, least: 1, most: maxRate},
+		{pattern: "rate_limit.key", kind: text, check: checkRateLimitKey},
+		{pattern: "rate_limit.shared", kind: text, check: checkShared},
+		{pattern: "rate_limit.shared_password_file", kind: path},
+		{pattern: "rate_limit.shared_failure", kind: choice, allowed: []string{string(SharedFailureLocal), string(SharedFailureAllow), string(SharedFailureDeny)}},
 
 		{pattern: "security_headers.enabled", kind: boolean},
 		{pattern: "security_headers.strict_transport_security", kind: text, check: checkFieldValue},

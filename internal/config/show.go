@@ -72,6 +72,9 @@ func (c *Config) expand(s *setting, name string) []entry {
 		path[1] = name
 	}
 	v := field(c, path)
+	if !v.IsValid() {
+		return nil // in a table that was left out
+	}
 	if v.Kind() != reflect.Map {
 		return []entry{{path, s, v}}
 	}
@@ -98,7 +101,8 @@ func (e entry) blank(defaults *Config) bool {
 	case "identity", "trust", "upstream":
 		path[1] = "default"
 	}
-	return empty(field(defaults, path))
+	at := field(defaults, path)
+	return !at.IsValid() || empty(at)
 }
 
 // empty is for strings, lists and URLs; false and 0 are values like others.
@@ -112,8 +116,8 @@ func empty(v reflect.Value) bool {
 	return false
 }
 
-// simple turns a value into what JSON can hold: a boolean, a number, a string
-// or a list of strings.
+// simple turns a value into what JSON can hold: a boolean, a number, a string,
+// or a list of strings or numbers.
 func simple(v reflect.Value) any {
 	switch x := v.Interface().(type) {
 	case bool, int, float64:
@@ -125,6 +129,14 @@ func simple(v reflect.Value) any {
 		return x.String()
 	case []string:
 		return append([]string{}, x...)
+	case []int:
+		return append([]int{}, x...)
+	case []*url.URL:
+		texts := make([]string, len(x))
+		for i, u := range x {
+			texts[i] = u.String()
+		}
+		return texts
 	case []Pin:
 		texts := make([]string, len(x))
 		for i, pin := range x {
@@ -147,6 +159,12 @@ func literal(v reflect.Value) string {
 			x[i] = quoteTOML(item)
 		}
 		return "[" + strings.Join(x, ", ") + "]"
+	case []int:
+		digits := make([]string, len(x))
+		for i, n := range x {
+			digits[i] = strconv.Itoa(n)
+		}
+		return "[" + strings.Join(digits, ", ") + "]"
 	case float64:
 		return strconv.FormatFloat(x, 'f', -1, 64)
 	default:

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -112,53 +113,6 @@ func (v *validation) urlByFlag() bool {
 	return false
 }
 
-func (v *validation) upstreams() {
-	if len(v.cfg.Upstream) == 0 && v.understood("upstream") {
-		v.problem(v.top, []string{"upstream"}, "there is none, so there is nothing to forward to",
-			`the smallest file is [identity.default] with certificate and key, [trust.default] with ca, and [upstream.default] with url = "https://HOST"`)
-		return
-	}
-	for _, name := range v.names("upstream") {
-		v.upstream(v.cfg.Upstream[name], "upstream", name)
-	}
-}
-
-func (v *validation) upstream(u *Upstream, table ...string) {
-	key := func(step ...string) []string { return append(table[:2:2], step...) }
-	switch {
-	case u.URL != nil && u.ServerName == "":
-		u.ServerName = strings.TrimSuffix(u.URL.Hostname(), ".")
-	case u.URL == nil:
-		v.needs("", `write url = "https://HOST:PORT"`, key("url")...)
-	}
-	u.ServerName = strings.ToLower(u.ServerName)
-	for i, name := range u.PeerNames {
-		if !strings.Contains(name, "://") {
-			u.PeerNames[i] = strings.ToLower(name)
-		}
-	}
-	if u.Identity == "" {
-		u.Identity = "default"
-	}
-	if u.Trust == "" {
-		u.Trust = "default"
-	}
-	if u.Host == "" {
-		u.Host = HostUpstream
-	}
-	v.refers(key("identity"), "identity", u.Identity)
-	v.refers(key("trust"), "trust", u.Trust)
-	if u.VerifyPeer == VerifyPeerNames && len(u.PeerNames) == 0 && v.fine(key("peer_names")...) && v.understood(table...) {
-		v.wrong(key("verify_peer"), `"peer_names" needs at least one name`, `set peer_names = ["api.example.net"]`)
-	}
-	if u.VerifyPeer == VerifyPeerPins && len(u.PeerPins) == 0 && v.fine(key("peer_pins")...) && v.understood(table...) {
-		v.wrong(key("verify_peer"), `"peer_pins" needs at least one pin`, `set peer_pins = ["sha256//…"]`)
-	}
-	if v.set(key("timeout", "response_header")...) && u.Timeout.ResponseHeader.Duration > u.Timeout.Request.Duration {
-		v.warn(key("timeout", "response_header"), u.Timeout.ResponseHeader.String()+" is never reached: timeout.request ends the exchange after "+u.Timeout.Request.String(), "raise timeout.request too")
-	}
-}
-
 func (v *validation) listeners() {
 	taken := make(map[string][]string) // address to the key that has it
 	for _, name := range slices.Sorted(maps.Keys(v.cfg.Listener)) {
@@ -180,6 +134,9 @@ func (v *validation) listeners() {
 			if p := []string{"listener", name, only}; v.set(p...) && !hasUnix && len(l.Address) > 0 {
 				v.warn(p, "has no effect: no address of this listener is a Unix socket", "")
 			}
+		}
+		if p := []string{"listener", name, "max_connections_per_caller"}; v.set(p...) && l.MaxConnectionsPerCaller > v.cfg.Limits.MaxConnections {
+			v.warn(p, "has no effect: limits.max_connections is "+strconv.Itoa(v.cfg.Limits.MaxConnections), "")
 		}
 		for i, host := range l.AllowedHosts {
 			l.AllowedHosts[i] = canonicalHost(host)
@@ -294,6 +251,24 @@ func (v *validation) limits() {
 			at = head
 		}
 		v.wrong(at, "a request line of "+l.MaxRequestLine.String()+" does not fit into a head of "+l.MaxHeaderBytes.String(), "make max_header_bytes the larger one")
+	}
+	v.shared()
+}
+
+// shared checks the limit that several hosts have in common.
+func (v *validation) shared() {
+	r := &v.cfg.RateLimit
+	if r.Key == "" {
+		r.Key = RateKeyAll
+	}
+	if r.Shared != "" || !v.fine("rate_limit", "shared") || !v.understood("rate_limit") {
+		return
+	}
+	if r.SharedPasswordFile != "" {
+		v.wrong([]string{"rate_limit", "shared_password_file"}, "belongs to shared, and that is not set", `write shared = "redis://HOST:PORT/0", or remove it`)
+	}
+	if path := []string{"rate_limit", "shared_failure"}; v.set(path...) {
+		v.warn(path, "has no effect: shared is not set", "")
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,8 +53,32 @@ func (v *validation) route(r *Route, only string, table ...string) {
 	if r.StripPrefix != "" && r.PathPrefix != r.StripPrefix && !strings.HasPrefix(r.PathPrefix, r.StripPrefix+"/") && v.fine(key("path_prefix")...) {
 		v.wrong(key("strip_prefix"), quote(r.StripPrefix)+" is not what path_prefix begins with, "+quote(r.PathPrefix), `write path_prefix = "`+r.StripPrefix+`"`)
 	}
+	if r.RateLimit != nil {
+		v.rate(r.RateLimit, key)
+	}
 	v.edits(r.RequestHeaders, key("request_headers"))
 	v.edits(r.ResponseHeaders, key("response_headers"))
+}
+
+// rate completes the limit of a route. Its burst is to its rate what it is by
+// default in [rate_limit].
+func (v *validation) rate(r *RateLimit, key func(...string) []string) {
+	rate, table := key("rate_limit", "requests_per_second"), key("rate_limit")
+	if !v.set(rate...) && v.understood(table...) {
+		at, inTable := v.opened[dotted(table)]
+		for _, step := range []string{"burst", "key"} {
+			if !inTable && v.set(key("rate_limit", step)...) {
+				at = v.at(key("rate_limit", step)...)
+			}
+		}
+		v.problem(at, rate, "is missing", "write requests_per_second = 50, or remove rate_limit")
+	}
+	if !v.set(key("rate_limit", "burst")...) {
+		r.Burst = int(min(max(math.Ceil(2*r.RequestsPerSecond), 1), maxRate))
+	}
+	if r.Key == "" {
+		r.Key = RateKeyAll
+	}
 }
 
 // edits reports a field that is edited in two ways. Names do not care for case.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -41,31 +40,14 @@ func (p Pin) String() string { return pinPrefix + base64.StdEncoding.EncodeToStr
 
 const pinPrefix = "sha256//"
 
-// HostField is the Host field for this upstream; empty to pass on the caller's.
-func (u *Upstream) HostField() string {
-	switch u.Host {
-	case HostPreserve:
+// Header is the field whose values have a bucket each; empty with the other
+// keys. Case does not count in it.
+func (r *RateLimit) Header() string {
+	name, _ := strings.CutPrefix(r.Key, headerKey)
+	if name == r.Key {
 		return ""
-	case HostUpstream:
-		host := u.ServerName
-		if strings.Contains(host, ":") {
-			host = "[" + host + "]"
-		}
-		if port := u.URL.Port(); port != "" && port != "443" {
-			host += ":" + port
-		}
-		return host
 	}
-	return u.Host
-}
-
-// Address is the upstream's "host:port" for dialling.
-func (u *Upstream) Address() string {
-	port := u.URL.Port()
-	if port == "" {
-		port = "443"
-	}
-	return net.JoinHostPort(u.URL.Hostname(), port)
+	return name
 }
 
 type sizeUnit struct {

@@ -381,3 +381,6 @@ func (s *Socket) Abort() error {
 	}
 	return s.net.Close()
 }
+
+// Detach returns the connection itself, to somebody who goes on with it in another way. The Socket is not used any more.
+func (s *Socket) Detach() net.Conn { return s.net }

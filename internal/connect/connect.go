@@ -65,6 +65,9 @@ func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 // String returns the address of the proxy.
 func (p *Proxy) String() string { return p.address }
 
+// Equal reports whether q is the same proxy with the same user and password. Either may be nil.
+func (p *Proxy) Equal(q *Proxy) bool { return p == q || p != nil && q != nil && *p == *q }
+
 // GoString hides what is secret from %#v.
 func (p *Proxy) GoString() string { return "connect.Proxy(" + p.address + ")" }
 

@@ -297,3 +297,32 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+func TestEqualLooksAtAddressUserAndPassword(t *testing.T) {
+	proxy := func(url, password string) *Proxy {
+		p, err := New(url, password)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	one := proxy("http://user@proxy.test:3128", "one")
+	for name, c := range map[string]struct {
+		other *Proxy
+		want  bool
+	}{
+		"the same":         {one, true},
+		"an equal one":     {proxy("http://user@proxy.test:3128", "one"), true},
+		"another password": {proxy("http://user@proxy.test:3128", "two"), false},
+		"another user":     {proxy("http://other@proxy.test:3128", "one"), false},
+		"another address":  {proxy("http://user@proxy.test:3129", "one"), false},
+		"none":             {nil, false},
+	} {
+		if one.Equal(c.other) != c.want || c.other.Equal(one) != c.want {
+			t.Errorf("Equal of %s = %v, want %v", name, !c.want, c.want)
+		}
+	}
+	if none := (*Proxy)(nil); !none.Equal(nil) {
+		t.Error("none is not equal to none")
+	}
+}

@@ -163,17 +163,19 @@ type Publication struct {
 	Upstreams    []Pool      // likewise
 	Limits       []Limit
 	Certificates []Certificate
+	RateKeys     []string // of all rate limits; each counts from now on, at 0
 }
 
-// Pool is an upstream with a view of its pool. Stats is called at every scrape and must not block.
+// Pool is an upstream with a view of its pool and of its endpoints. Both are called at every scrape and must not block.
 type Pool struct {
 	Upstream *Upstream
 	Stats    func() (idle, active int)
+	Health   func() Health // nil: the zero Health
 }
 
 // Limit is a limit of the process with a view of how much of it is used. Stats is called at every scrape and must not block.
 type Limit struct {
-	Name  string // "connections", "concurrent_requests", "queued_requests", "rate_limit"
+	Name  string // "connections", "concurrent_requests", "queued_requests", "rate_limit", "rate_limit_keys"
 	Stats func() (used, limit float64)
 }
 
@@ -189,6 +191,9 @@ type Certificate struct {
 // The caller must not change p or what it holds afterwards.
 func (m *Metrics) Publish(p *Publication) {
 	m.published.Store(p)
+	for _, key := range p.RateKeys {
+		m.rateLimited.WithLabelValues(key)
+	}
 	m.prune(p)
 }
 

@@ -12,6 +12,7 @@ type publicationCollector struct {
 
 	generation  *prometheus.Desc
 	connections *prometheus.Desc
+	health      healthDescs
 	limit       *prometheus.Desc
 	used        *prometheus.Desc
 	notAfter    *prometheus.Desc
@@ -24,6 +25,7 @@ func newPublicationCollector(current *atomic.Pointer[Publication]) *publicationC
 			"Number of the configuration generation that serves; it grows by one with each successful reload.", nil, nil),
 		connections: prometheus.NewDesc("mtls_proxy_upstream_connections",
 			"Connections to upstreams that are open, by whether a request is using them.", []string{"upstream", "state"}, nil),
+		health: newHealthDescs(),
 		limit: prometheus.NewDesc("mtls_proxy_limit",
 			"What a limit permits; 0 when it is off.", []string{"limit"}, nil),
 		used: prometheus.NewDesc("mtls_proxy_limit_used",
@@ -34,7 +36,7 @@ func newPublicationCollector(current *atomic.Pointer[Publication]) *publicationC
 }
 
 func (c *publicationCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.generation, c.connections, c.limit, c.used, c.notAfter} {
+	for _, d := range []*prometheus.Desc{c.generation, c.connections, c.health.endpoints, c.health.breaker, c.limit, c.used, c.notAfter} {
 		ch <- d
 	}
 }
@@ -49,6 +51,11 @@ func (c *publicationCollector) Collect(ch chan<- prometheus.Metric) {
 		idle, active := pool.Stats()
 		gauge(c.connections, float64(idle), pool.Upstream.name, "idle")
 		gauge(c.connections, float64(active), pool.Upstream.name, "active")
+		var health Health
+		if pool.Health != nil {
+			health = pool.Health()
+		}
+		c.health.show(gauge, pool.Upstream.name, health)
 	}
 	for _, l := range p.Limits {
 		used, limit := l.Stats()

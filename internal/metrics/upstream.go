@@ -60,6 +60,13 @@ type upstreamVecs struct {
 	handshakeDuration *prometheus.HistogramVec
 	sent              *prometheus.CounterVec
 	received          *prometheus.CounterVec
+
+	retries       *prometheus.CounterVec
+	retriesDenied *prometheus.CounterVec
+	ejections     *prometheus.CounterVec
+	transitions   *prometheus.CounterVec
+	healthChecks  *prometheus.CounterVec
+	dnsFailures   *prometheus.CounterVec
 }
 
 func newUpstreamVecs() upstreamVecs {
@@ -96,18 +103,39 @@ func newUpstreamVecs() upstreamVecs {
 			"Bytes of request bodies and tunnels sent to upstreams."),
 		received: counter("mtls_proxy_upstream_received_bytes_total",
 			"Bytes of response bodies and tunnels received from upstreams."),
+		retries: counter("mtls_proxy_retries_total",
+			"Tries of requests after their first, by what had become of the one before.", "reason"),
+		retriesDenied: counter("mtls_proxy_retries_denied_total",
+			"Retries that were not made because retry.budget was spent."),
+		ejections: counter("mtls_proxy_endpoint_ejections_total",
+			"Endpoints put aside for a time after too many failures in a row."),
+		transitions: counter("mtls_proxy_circuit_breaker_transitions_total",
+			"Changes of the circuit breaker's state, by the state it changed to.", "to"),
+		healthChecks: counter("mtls_proxy_health_checks_total",
+			"Health checks of endpoints that ended, by result.", "result"),
+		dnsFailures: counter("mtls_proxy_dns_refresh_failures_total",
+			"Rounds of DNS lookups in which not everything could be looked up; what was known before stays in use."),
 	}
 }
 
+func (v *upstreamVecs) counters() []*prometheus.CounterVec {
+	return []*prometheus.CounterVec{v.responses, v.codes, v.requestErrors, v.tlsErrors, v.timeoutErrors, v.connectionErrors,
+		v.opened, v.closed, v.reused, v.handshakes, v.sent, v.received,
+		v.retries, v.retriesDenied, v.ejections, v.transitions, v.healthChecks, v.dnsFailures}
+}
+
 func (v *upstreamVecs) collectors() []prometheus.Collector {
-	return []prometheus.Collector{v.responses, v.codes, v.requestErrors, v.tlsErrors, v.timeoutErrors, v.connectionErrors,
-		v.opened, v.closed, v.reused, v.handshakes, v.handshakeDuration, v.sent, v.received}
+	all := []prometheus.Collector{v.handshakeDuration}
+	for _, c := range v.counters() {
+		all = append(all, c)
+	}
+	return all
 }
 
 func (v *upstreamVecs) remove(name string) {
 	is := prometheus.Labels{"upstream": name}
-	for _, c := range []interface{ DeletePartialMatch(prometheus.Labels) int }{v.responses, v.codes, v.requestErrors, v.tlsErrors,
-		v.timeoutErrors, v.connectionErrors, v.opened, v.closed, v.reused, v.handshakes, v.handshakeDuration, v.sent, v.received} {
+	v.handshakeDuration.DeletePartialMatch(is)
+	for _, c := range v.counters() {
 		c.DeletePartialMatch(is)
 	}
 }
@@ -127,6 +155,13 @@ type Upstream struct {
 	handshakes        [2]prometheus.Counter // full, resumed
 	handshakeDuration prometheus.Observer
 	sent, received    prometheus.Counter
+
+	retries       [retryReasons]prometheus.Counter
+	retriesDenied prometheus.Counter
+	ejections     prometheus.Counter
+	transitions   [breakerStates]prometheus.Counter
+	healthChecks  [2]prometheus.Counter // failed, passed
+	dnsFailures   prometheus.Counter
 }
 
 // Upstream returns the counters of the upstream of that name, the same ones for as long as it stays configured.
@@ -155,6 +190,14 @@ func (m *Metrics) Upstream(name string) *Upstream {
 	}
 	u.handshakes = [2]prometheus.Counter{v.handshakes.WithLabelValues(name, "no"), v.handshakes.WithLabelValues(name, "yes")}
 	u.handshakeDuration = v.handshakeDuration.WithLabelValues(name)
+	for r := range retryReasons {
+		u.retries[r] = v.retries.WithLabelValues(name, r.String())
+	}
+	for s := range breakerStates {
+		u.transitions[s] = v.transitions.WithLabelValues(name, s.String())
+	}
+	u.healthChecks = [2]prometheus.Counter{v.healthChecks.WithLabelValues(name, "failed"), v.healthChecks.WithLabelValues(name, "passed")}
+	u.retriesDenied, u.ejections, u.dnsFailures = v.retriesDenied.WithLabelValues(name), v.ejections.WithLabelValues(name), v.dnsFailures.WithLabelValues(name)
 	m.upstreams[name] = u
 	return u
 }

@@ -143,11 +143,11 @@ func (x *session) refuseHead(f *fault.Fault) {
 }
 
 // turnAway answers a caller for whom there is no place.
-func (x *session) turnAway() {
+func (x *session) turnAway(limit string) {
 	x.metrics.Refused(metrics.RefusedByLimit)
 	defer x.server.refusing.Add(-1)
 	if x.server.refusing.Add(1) <= mostRefusing {
-		f := fault.New(fault.ConnectionLimit, nil)
+		f := fault.New(fault.ConnectionLimit, nil).WithDetail("As many connections are open as " + limit + " allows.")
 		f.RetryAfter = time.Second
 		w := x.working()
 		w.exchange = exchange{start: time.Now(), counts: x.policy.Unrouted, last: true}

@@ -24,7 +24,10 @@ type exchange struct {
 	conn   *upstream.Conn  // nil before there is one
 
 	inside bool // it has a place among limits.max_concurrent_requests
-	pooled bool // it has a place among the upstream's pool.max_active
+	pooled bool // it has a place among the endpoint's pool.max_active
+
+	try   upstream.Try   // the endpoint that it uses, from admission to its end
+	tried upstream.Tried // and those before it
 
 	body  int  // where in work.in the request's body begins
 	whole bool // that body is there to its end
@@ -96,7 +99,7 @@ const decideFor = 10 * time.Second
 
 // take makes the request that was read the session's own, to be answered until deadline. False: it was cancelled before.
 func (x *session) take(deadline int64) bool {
-	if x.advance(phaseRequest, deadline) {
+	if x.begun(phaseRequest, deadline) {
 		return true
 	}
 	switch why := x.reason(); {
@@ -132,7 +135,7 @@ func (x *session) refresh() {
 // leaving reports whether the connection has no future: the service stops, or the listener left the configuration.
 func (x *session) leaving() bool {
 	if x.server.draining.Load() {
-		return true
+		return x.server.surplus.Load() > 0 && x.server.surplus.Add(-1) >= 0
 	}
 	now := x.server.o.Store.Current()
 	return now != x.snap && now.Listener(x.name) == nil
@@ -178,15 +181,10 @@ func tooLarge(most int64) *fault.Fault {
 // admit asks the limits.
 func (x *session) admit(ctx context.Context) *fault.Fault {
 	e, l := &x.work.exchange, &x.snap.Limits
-	if wait, ok := l.Rate.Admit(); !ok {
-		x.server.o.Metrics.RateLimited(l.RateKey)
-		f := fault.New(fault.RateLimited, nil)
-		f.RetryAfter = wait
-		f.Detail = fmt.Sprintf("The rate limit with the key %q is used up; it is set by rate_limit.requests_per_second and rate_limit.burst.", l.RateKey)
-		if l.RateByDefault {
-			f.Detail = fmt.Sprintf("The rate limit with the key %q is used up; it is the default, which rate_limit.requests_per_second and rate_limit.burst change.", l.RateKey)
+	for _, r := range [...]*snapshot.Rate{l.Rate, e.route.Rate} {
+		if f := x.rate(r); f != nil {
+			return f
 		}
-		return f
 	}
 	e.inside = l.Requests.TryEnter()
 	if !e.inside {
@@ -195,14 +193,74 @@ func (x *session) admit(ctx context.Context) *fault.Fault {
 	if !e.inside {
 		return x.full("limits.max_concurrent_requests")
 	}
-	if gate := e.route.Upstream.Gate(); gate != nil {
+	return x.enter(ctx)
+}
+
+// enter chooses an endpoint, and takes a place among its connections.
+func (x *session) enter(ctx context.Context) (f *fault.Fault) {
+	e, u := &x.work.exchange, x.work.exchange.route.Upstream
+	if u.Len() > 0 {
+		e.try, f = u.Pick(ctx, e.start, &e.tried)
+	} else { // that may take a while
+		x.abandonable(ctx, func(ctx context.Context) { e.try, f = u.Pick(ctx, e.start, &e.tried) })
+	}
+	if f != nil {
+		return f
+	}
+	if gate := e.try.Endpoint.Gate(); gate != nil {
 		e.pooled = gate.TryEnter()
 		if !e.pooled {
-			e.pooled = x.queue(ctx, func(gone <-chan struct{}) bool { return gate.Enter(l.QueueTimeout, gone) })
+			e.pooled = x.queue(ctx, func(gone <-chan struct{}) bool { return gate.Enter(x.snap.Limits.QueueTimeout, gone) })
 		}
 		if !e.pooled {
-			return x.full("upstream." + e.route.Upstream.Name() + ".pool.max_active")
+			return x.full("upstream." + u.Name() + ".pool.max_active")
 		}
+	}
+	return nil
+}
+
+// leaveEndpoint gives back what enter took.
+func (x *session) leaveEndpoint(now time.Time, o upstream.Outcome) {
+	e := &x.work.exchange
+	if e.pooled {
+		e.pooled = false
+		e.try.Endpoint.Gate().Leave()
+	}
+	e.try.End(now, o)
+	e.try = upstream.Try{}
+}
+
+// rate asks one rate limit; nil is none.
+func (x *session) rate(r *snapshot.Rate) *fault.Fault {
+	if r == nil {
+		return nil
+	}
+	wait, ok := r.Admit(x.rateKey(r))
+	if ok {
+		return nil
+	}
+	x.server.o.Metrics.RateLimited(r.Key)
+	f := fault.New(fault.RateLimited, nil)
+	f.RetryAfter = wait
+	f.Detail = fmt.Sprintf("The rate limit with the key %q is used up; it is set by %s.", r.Key, r.Setting)
+	if r.ByDefault {
+		f.Detail = fmt.Sprintf("The rate limit with the key %q is used up; it is the default, which %s changes.", r.Key, r.Setting)
+	}
+	return f
+}
+
+// rateKey is what tells this caller from others, for r.
+func (x *session) rateKey(r *snapshot.Rate) []byte {
+	switch r.By {
+	case snapshot.RateIP:
+		return x.share
+	case snapshot.RateHeader:
+		for i := range x.work.req.Fields {
+			if f := &x.work.req.Fields[i]; strings.EqualFold(string(f.Name), r.Header) {
+				return f.Value
+			}
+		}
+	case snapshot.RateAll:
 	}
 	return nil
 }
@@ -249,15 +307,17 @@ func (x *session) finish() {
 	w := x.work
 	e := &w.exchange
 	x.leaveGate()
-	if e.pooled {
-		e.pooled = false
-		e.route.Upstream.Gate().Leave()
-	}
 	now := e.over
 	if now.IsZero() {
 		now = time.Now()
 	}
+	outcome := upstream.OutcomeOf(e.fault)
+	if e.fault == nil && !e.upstream {
+		outcome = upstream.Abandoned
+	}
+	x.leaveEndpoint(now, outcome)
 	d := now.Sub(e.start)
+	x.turn.Add(1)
 	e.counts.End(e.status, e.upstream, d)
 	if e.sent|e.received != 0 {
 		e.counts.Bytes(e.sent, e.received)

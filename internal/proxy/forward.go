@@ -49,16 +49,23 @@ func (x *session) forward(ctx context.Context) {
 // connect finds a connection for the exchange: a kept one, unless it has to be fresh.
 func (x *session) connect(ctx context.Context, fresh bool) *fault.Fault {
 	e := &x.work.exchange
-	u := e.route.Upstream
 	var c *upstream.Conn
 	if !fresh {
-		c = u.Take(e.start)
+		c = e.try.Endpoint.Take(e.start)
 	}
-	if c == nil {
+	for c == nil {
 		var err error
-		x.abandonable(ctx, func(ctx context.Context) { c, err = u.Dial(ctx) })
-		if err != nil {
-			return fault.Classify(fault.PhaseConnect, err)
+		at := e.try.Endpoint
+		x.abandonable(ctx, func(ctx context.Context) { c, err = at.Dial(ctx) })
+		if err == nil {
+			break
+		}
+		f := fault.Classify(fault.PhaseConnect, err)
+		if !x.elsewhere(ctx, f) {
+			return f
+		}
+		if !fresh {
+			c = e.try.Endpoint.Take(time.Now())
 		}
 	}
 	e.conn = c
@@ -68,6 +75,22 @@ func (x *session) connect(ctx context.Context, fresh bool) *fault.Fault {
 		return why.fault()
 	}
 	return nil
+}
+
+// elsewhere moves an exchange that got no connection, for which f is the reason, to an endpoint that it has not tried. It
+// reports whether there is one that takes it.
+func (x *session) elsewhere(ctx context.Context, f *fault.Fault) bool {
+	e, u := &x.work.exchange, x.work.exchange.route.Upstream
+	if upstream.OutcomeOf(f) != upstream.Failure || e.tried.Len() >= u.Len() || x.reason().cancelled() {
+		return false
+	}
+	x.leaveEndpoint(time.Now(), upstream.Failure)
+	if x.enter(ctx) != nil {
+		x.leaveEndpoint(time.Now(), upstream.Abandoned) // f is not about this one
+		return false
+	}
+	u.Metrics().HandshakeError(string(f.Token))
+	return true
 }
 
 // replayable reports whether the request may be sent twice: its method says so (RFC 9110 section 9.2.2), and all of it is
@@ -99,8 +122,11 @@ func (x *session) send() *upload {
 		}
 		rewrite.ForwardedElement, rewrite.CallerAddress = x.forwarded, x.address
 	}
+	if rewrite.Host == "" {
+		rewrite.Host = e.conn.Endpoint().Host()
+	}
 	if rewrite.Host == "" && len(r.Host) == 0 {
-		rewrite.Host = e.route.Upstream.ServerName() // HTTP/1.0 has none to preserve
+		rewrite.Host = e.conn.Endpoint().ServerName() // HTTP/1.0 has none to preserve
 	}
 	w.out.B = r.Append(w.out.B[:0], &rewrite)
 	t := e.route.Upstream.Timeout()

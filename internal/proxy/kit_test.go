@@ -213,7 +213,8 @@ func (k *kit) drain(d time.Duration) error {
 	k.drained = true
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
-	return k.server.Drain(ctx)
+	_, err := k.server.Drain(ctx, 0)
+	return err
 }
 
 // finish ends the server and looks for what should not be left.
@@ -254,8 +255,10 @@ func (k *kit) leftOf(u *upstream.Upstream) {
 	if _, active := u.Stats(); active != 0 {
 		k.Errorf("%d connections to %s are still in use", active, u.Name())
 	}
-	if gate := u.Gate(); gate != nil && gate.InUse() != 0 {
-		k.Errorf("%d places of %s are still taken", gate.InUse(), u.Name())
+	for _, e := range u.Endpoints() {
+		if e.Outstanding != 0 {
+			k.Errorf("%d exchanges still use %s", e.Outstanding, e.Address)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ type phase uint8
 const (
 	phaseFresh   phase = iota // waiting for the first byte of the first request
 	phaseIdle                 // waiting for the first byte of another
+	phaseParked               // the same, without a goroutine
 	phaseHead                 // waiting for the rest of a request's head
 	phaseRequest              // limits, connection, sending; also waiting, where timeout.request ends before the other one
 	phaseUpload               // sending a body that is still arriving
@@ -29,6 +30,8 @@ const (
 	cancelIdle    phase = iota + 16 // too long without a request
 	cancelDrain                     // the service stops, or the listener left
 	cancelEvict                     // somebody else needs the place
+	cancelPark                      // it has been idle for so long that it needs no goroutine
+	cancelKeep                      // the service stops, and the next process takes the connection over
 	cancelHead                      // a request's head took too long
 	cancelRequest                   // timeout.request
 	cancelUpload                    // the caller stopped sending
@@ -55,6 +58,12 @@ func (p phase) waiting() bool { return p >= phaseRequest && p <= phaseStream }
 
 // harmless reports whether a request that arrives at the same moment is served all the same.
 func (p phase) harmless() bool { return p >= cancelIdle && p <= cancelEvict }
+
+// idle reports whether the session waits for a request of which not a byte has come.
+func (p phase) idle() bool { return p <= phaseParked }
+
+// pausing reports whether the session goes on later, if nothing happens in the same moment.
+func (p phase) pausing() bool { return p == cancelPark || p == cancelKeep }
 
 // overdue is why a phase ends whose time is over.
 func (p phase) overdue(x *session) phase {
@@ -124,8 +133,13 @@ func (x *session) cancel(word uint64, why phase) bool {
 	if !x.word.CompareAndSwap(word, word&^0xff|uint64(why)) {
 		return false
 	}
+	if phaseOf(word) == phaseParked {
+		x.server.lot.Leave(x.socket)
+		x.start()
+		return true
+	}
 	switch why {
-	case cancelIdle, cancelDrain, cancelEvict, cancelHead:
+	case cancelIdle, cancelDrain, cancelEvict, cancelPark, cancelKeep, cancelHead:
 		x.socket.InterruptRead()
 		return true
 	case cancelStalled, cancelTunnel, cancelLinger:

@@ -43,9 +43,11 @@ type Server struct {
 	clock    atomic.Int64 // nanoseconds since base, as of the last sweep
 	date     atomic.Pointer[[]byte]
 	draining atomic.Bool
-	works    sync.Pool // of *work
+	surplus  atomic.Int64 // connections that a drain has still to say good-bye to
+	lot      *conn.Lot    // of parked sessions; set before there is any, nil where it cannot be had
+	works    sync.Pool    // of *work
 
-	group    sync.WaitGroup // of sessions
+	group    sync.WaitGroup // of sessions, parked ones included
 	refusing atomic.Int32   // connections that are being told that there is no room
 
 	mu       sync.Mutex // guards the following
@@ -53,6 +55,7 @@ type Server struct {
 	serving  []net.Addr              // where Serve accepts
 	probes   map[netip.AddrPort]bool // where probes come from
 	unix     map[string]bool         // likewise, for Unix sockets
+	kept     []*session              // what the next process takes over
 	sweeping bool                    // the sweeper runs
 	stopped  chan struct{}           // closed to end it
 	swept    chan struct{}           // closed once it has ended
@@ -114,7 +117,9 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 		}
 		switch {
 		case err == nil:
-			s.adopt(context.WithoutCancel(ctx), snap, listener, c) // lives on
+			if !s.adopt(context.WithoutCancel(ctx), snap, listener, c) { // lives on
+				_ = c.Close()
+			}
 		case ctx.Err() != nil:
 			return nil
 		case isPassing(err):
@@ -154,8 +159,14 @@ func (s *Server) open(a net.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.serving = append(s.serving, a)
+	s.watch()
+}
+
+// watch sees to it that the sweeper runs. The caller holds mu.
+func (s *Server) watch() {
 	if !s.sweeping {
 		s.sweeping = true
+		s.lot, _ = conn.NewLot() // without one, idle callers cost more
 		go s.sweep()
 	}
 }
@@ -172,19 +183,28 @@ func (s *Server) closed(a net.Addr) {
 }
 
 // adopt begins a session for c. Its dials end with ctx.
-func (s *Server) adopt(ctx context.Context, snap *snapshot.Snapshot, listener string, c net.Conn) {
+func (s *Server) adopt(ctx context.Context, snap *snapshot.Snapshot, listener string, c net.Conn) bool {
 	policy := snap.Listener(listener)
 	if policy == nil { // never was in the configuration
-		_ = c.Close()
-		return
+		return false
 	}
 	x := newSession(s, snap, policy, c)
 	s.mu.Lock()
+	s.watch()
 	x.probe = s.isProbe(c.RemoteAddr())
 	s.sessions[x] = struct{}{}
 	s.mu.Unlock()
 	x.metrics.Accepted()
-	s.group.Go(func() { x.live(ctx) })
+	x.start = func() { go x.live(ctx) }
+	s.group.Add(1)
+	x.start()
+	return true
+}
+
+// Adopt serves a connection that a process before this one had accepted for that listener, and of which nothing was read
+// since its last answer. False: there is no such listener any more, and c stays the caller's own.
+func (s *Server) Adopt(ctx context.Context, listener string, c net.Conn) bool {
+	return s.adopt(context.WithoutCancel(ctx), s.o.Store.Current(), listener, c)
 }
 
 // forget ends what adopt began.
@@ -193,6 +213,7 @@ func (s *Server) forget(x *session) {
 	delete(s.sessions, x)
 	s.mu.Unlock()
 	x.metrics.Closed()
+	s.group.Done()
 }
 
 // Stats returns what is going on now.
@@ -213,85 +234,6 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// freshGrace is how long a drain waits for the first request of a connection that was accepted just before.
-const freshGrace = time.Second
-
-// Drain lets every exchange in progress end, closes connections that are idle, and returns when none is left. When ctx
-// ends first it cuts the rest, and its error says how many those were. Nothing accepts any more when it is called.
-func (s *Server) Drain(ctx context.Context) error {
-	s.draining.Store(true)
-	begin := time.Now()
-	done := make(chan struct{})
-	go func() {
-		s.group.Wait()
-		close(done)
-	}()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	over, lost := ctx.Done(), 0
-	for waiting := true; waiting; {
-		if over != nil {
-			s.dismiss(time.Since(begin) > freshGrace)
-		} else {
-			lost += s.cut() // again and again: a session may have been about to start over
-		}
-		select {
-		case <-done:
-			waiting = false
-		case <-over:
-			over = nil
-		case <-tick.C:
-		}
-	}
-	var err error
-	if lost > 0 {
-		err = fmt.Errorf("%d connections cut in the middle of an exchange: %w", lost, context.Cause(ctx))
-	}
-	s.mu.Lock()
-	sweeping := s.sweeping
-	s.mu.Unlock()
-	close(s.stopped)
-	if sweeping {
-		<-s.swept
-	}
-	return err
-}
-
-// dismiss ends the sessions that wait for a request, and those that wait for their first one only if fresh says so.
-func (s *Server) dismiss(fresh bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for x := range s.sessions {
-		w := x.word.Load()
-		if p := phaseOf(w); p == phaseIdle || p == phaseFresh && fresh {
-			x.cancel(w, cancelDrain)
-		}
-	}
-}
-
-// cut ends all sessions and returns how many were in the middle of an exchange.
-func (s *Server) cut() (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for x := range s.sessions {
-		for {
-			w := x.word.Load()
-			if phaseOf(w).cancelled() {
-				x.socket.Interrupt()
-				break
-			}
-			if x.cancel(w, cancelCut) {
-				if phaseOf(w).exchanging() && !x.cut {
-					n++
-				}
-				x.cut = true
-				break
-			}
-		}
-	}
-	return n
-}
-
 // evict ends the session that has been idle longest and reports whether there was one.
 func (s *Server) evict() bool {
 	s.mu.Lock()
@@ -301,7 +243,7 @@ func (s *Server) evict() bool {
 		var word uint64
 		for x := range s.sessions {
 			w := x.word.Load()
-			if p := phaseOf(w); p != phaseIdle && p != phaseFresh || x.probe || !x.counted.Load() {
+			if !phaseOf(w).idle() || x.probe || !x.counted.Load() {
 				continue
 			}
 			if oldest == nil || x.deadline.Load() < oldest.deadline.Load() {
@@ -318,12 +260,19 @@ func (s *Server) evict() bool {
 	return false
 }
 
-// enter takes a place among the connections for x, making room if need be.
-func (s *Server) enter(x *session) bool {
+// enter takes a place among the connections for x, making room if need be, and one among its caller's. It returns the
+// setting that says no, or "".
+func (s *Server) enter(x *session) (limit string) {
+	if !x.shares.Enter(x.share) {
+		return "listener." + x.name + ".max_connections_per_caller"
+	}
 	gate := x.snap.Limits.Connections
-	entered := gate.TryEnter() || s.evict() && gate.Enter(time.Second, nil)
-	x.counted.Store(entered)
-	return entered
+	if !gate.TryEnter() && !(s.evict() && gate.Enter(time.Second, nil)) {
+		x.shares.Leave(x.share)
+		return "limits.max_connections"
+	}
+	x.counted.Store(true)
+	return ""
 }
 
 // lend and back keep what exchanges work with.

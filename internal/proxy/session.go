@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mtls-proxy/mtls-proxy/internal/admission"
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
@@ -21,8 +22,11 @@ type session struct {
 	socket   *conn.Socket
 	name     string // of the listener
 	address  string // the caller's IP address; "" on a Unix socket
+	share    []byte // the same, as what limits by caller go by
+	shares   *admission.Shares
 	loopback bool
-	probe    bool // the watchdog's own; set before the goroutine starts
+	probe    bool   // the watchdog's own; set before the goroutine starts
+	start    func() // gives it a goroutine, when it has none
 	metrics  *metrics.Listener
 
 	word     atomic.Uint64 // see phase
@@ -31,6 +35,7 @@ type session struct {
 	giveUp   atomic.Pointer[func(error)] // ends whatever an exchange waits for before it has a connection
 	counted  atomic.Bool                 // it has a place among limits.max_connections
 	overall  atomic.Int64                // deadline of an exchange with an upload, until the response's head
+	turn     atomic.Uint32               // counts exchanges that are over
 
 	shift  sync.Mutex // held to change the phase while an upload is in progress
 	ending sync.Mutex // held to cancel, with all that this interrupts, and to undo it
@@ -44,6 +49,7 @@ type session struct {
 	work      *work // nil while there is nothing to do
 	forwarded []byte
 	drained   bool // the last read of this run took all there was
+	entered   bool // it was asked whether there is a place for it
 	closing   bool // nothing more is served
 	unread    bool // the caller may still be sending what nobody will read
 	broken    bool // the caller is cut off, and is to notice
@@ -87,10 +93,11 @@ func (w *work) clear() {
 func newSession(s *Server, snap *snapshot.Snapshot, policy *snapshot.Listener, c net.Conn) *session {
 	x := &session{
 		server: s, socket: conn.NewSocket(c), name: policy.Name, loopback: isLoopback(c.LocalAddr()),
-		metrics: policy.Metrics, snap: snap, policy: policy, buffers: snap.Buffers(),
+		metrics: policy.Metrics, shares: policy.Shares, snap: snap, policy: policy, buffers: snap.Buffers(),
 	}
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		x.address = tcp.IP.String()
+		x.share = []byte(x.address)
 	}
 	x.deadline.Store(x.after(snap.Limits.IdleTimeout))
 	return x
@@ -101,32 +108,60 @@ func (x *session) after(d time.Duration) int64 {
 	return x.server.clock.Load() + int64(d) + int64(sweepMost)
 }
 
-// live serves the caller until either side has enough.
+// live serves the caller until either side has enough, or until there is nothing to do for a while.
 func (x *session) live(ctx context.Context) {
-	defer x.server.forget(x)
-	defer x.release()
-	if !x.probe {
-		if !x.server.enter(x) {
-			x.turnAway()
+	if !x.entered && !x.probe {
+		if limit := x.server.enter(x); limit != "" {
+			x.turnAway(limit)
 			_ = x.socket.Close()
+			x.end()
 			return
 		}
-		defer func() { x.snap.Limits.Connections.Leave() }()
 	}
+	x.entered = true
+	switch x.converse(ctx) {
+	case over:
+		x.hangUp()
+	case parked:
+		return // it may have another goroutine by now
+	case kept:
+	}
+	x.end()
+}
+
+// exit is why a session's goroutine ends.
+type exit uint8
+
+const (
+	over   exit = iota
+	parked      // another one goes on when there is something to do
+	kept        // the next process goes on
+)
+
+func (x *session) converse(ctx context.Context) exit {
 	step := func() (done bool) { return x.serve(ctx) }
 	for {
+		switch why := x.reason(); {
+		case why.pausing():
+			if p := x.pause(why); p != over {
+				return p
+			}
+		case why.cancelled() && !x.wake():
+			return over
+		}
 		err := x.socket.Run(step)
 		if x.apart {
 			x.apart = false
 			x.exchange(ctx)
 		}
-		if x.closing {
-			break
-		}
-		if err != nil && !x.wake() {
-			break
+		if x.closing || err != nil && !x.reason().cancelled() {
+			return over
 		}
 	}
+}
+
+// hangUp ends the caller's connection.
+func (x *session) hangUp() {
 	switch {
 	case x.broken:
 		_ = x.socket.Abort()
@@ -135,6 +170,16 @@ func (x *session) live(ctx context.Context) {
 		x.linger()
 	}
 	_ = x.socket.Close()
+}
+
+// end is the end of a session, whatever becomes of its connection.
+func (x *session) end() {
+	x.release()
+	if x.counted.Load() {
+		x.snap.Limits.Connections.Leave()
+		x.shares.Leave(x.share)
+	}
+	x.server.forget(x)
 }
 
 // wake decides what becomes of a session whose wait for a request was ended: a request that arrived in the same moment
@@ -196,7 +241,7 @@ func (x *session) serve(ctx context.Context) (done bool) {
 				continue
 			case !w.pending && !isBlank(w.in.B[w.r:w.w]):
 				w.pending = true
-				if !x.advance(phaseHead, x.after(x.snap.Limits.HeaderTimeout)) && !x.reason().harmless() {
+				if !x.begun(phaseHead, x.after(x.snap.Limits.HeaderTimeout)) && !x.reason().harmless() {
 					x.closing = true
 					return true
 				}
@@ -209,7 +254,7 @@ func (x *session) serve(ctx context.Context) (done bool) {
 			return false
 		}
 		if !x.fill(w) {
-			x.closing = true
+			x.closing = !x.reason().pausing()
 			return true
 		}
 		if x.drained && w.w == w.r {
@@ -235,7 +280,7 @@ func (x *session) fill(w *work) bool {
 		return true
 	case errors.Is(err, conn.ErrInterrupted):
 		x.drained = false
-		return x.wake()
+		return !x.reason().pausing() && x.wake()
 	}
 	return false // io.EOF and what is worse
 }

@@ -80,6 +80,9 @@ func (x *session) look(snap *snapshot.Snapshot, now time.Time, clock int64) {
 	} else {
 		x.swept.left = time.Time{}
 	}
+	if p == phaseParked {
+		return
+	}
 	up := x.up.Load()
 	if up != nil && p.exchanging() && up.Upstream().Overdue(now) {
 		x.cancel(w, cancelCut)
@@ -112,6 +115,8 @@ func (x *session) look(snap *snapshot.Snapshot, now time.Time, clock int64) {
 		if x.socket.PeerGone() {
 			x.socket.Nudge()
 		}
+	case p != phaseHead && x.server.lot != nil && !x.probe && x.resting(clock) >= parkAfter:
+		x.cancel(w, cancelPark)
 	}
 }
 
@@ -121,7 +126,7 @@ func (x *session) leave(w uint64, snap *snapshot.Snapshot, now time.Time) {
 		x.swept.left = now
 	}
 	switch p := phaseOf(w); {
-	case p == phaseIdle, p == phaseFresh && now.Sub(x.swept.left) > freshGrace:
+	case p == phaseIdle, p == phaseParked, p == phaseFresh && now.Sub(x.swept.left) > freshGrace:
 		x.cancel(w, cancelDrain)
 	case now.Sub(x.swept.left) >= snap.Drain:
 		x.cancel(w, cancelCut)

@@ -71,6 +71,7 @@ func (s *service) published(cfg *config.Config, old, next *snapshot.Snapshot) {
 	for _, w := range s.advice() {
 		s.logger.Warn("something needs attention", "what", w)
 	}
+	s.behind.Go(func() { next.Run(s.alive, old, snapshot.Told{Upstream: s.upstreamChanged, Store: s.storeChanged}) })
 	if old != nil {
 		old.Retire(next)
 	}

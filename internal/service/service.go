@@ -82,10 +82,12 @@ type service struct {
 	logging   *logSettings
 	reloader  *reload.Reloader
 
-	inheritance []error // what was odd about inherited sockets
-	state       atomic.Value
-	last        lastReload
-	current     atomic.Pointer[current] // nil before the first generation
+	inherited *systemd.Inherited
+	alive     context.Context // of what serves callers, and goes on during a drain; set before the first generation
+	behind    sync.WaitGroup  // of what generations do behind exchanges
+	state     atomic.Value
+	last      lastReload
+	current   atomic.Pointer[current] // nil before the first generation
 }
 
 // lastReload is the outcome that /status and the service manager are shown.
@@ -131,7 +133,7 @@ func record(err error) error {
 }
 
 func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan os.Signal) (err error) {
-	inherited, inheritance := systemd.Sockets()
+	inherited := systemd.Inherit()
 	cfg, err := o.Load()
 	if err != nil {
 		return BadConfiguration{err}
@@ -143,18 +145,18 @@ func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan 
 	defer func() { _ = log.Close(flushTimeout) }() // who would hear of it?
 
 	s := &service{
-		o:           o,
-		started:     time.Now(),
-		log:         log,
-		logger:      log.Logger(),
-		notify:      notify,
-		store:       new(snapshot.Store),
-		inheritance: inheritance,
+		o:         o,
+		started:   time.Now(),
+		log:       log,
+		logger:    log.Logger(),
+		notify:    notify,
+		store:     new(snapshot.Store),
+		inherited: inherited,
 	}
 	s.state.Store(Starting)
 	s.metrics = metrics.New(metrics.Options{Version: o.Version, Faults: faults(), LogDropped: log.Dropped})
 	s.server = proxy.NewServer(proxy.Options{Store: s.store, Metrics: s.metrics, Log: log})
-	s.listeners = newListeners(inherited, s.server)
+	s.listeners = newListeners(inherited.Listeners, s.server)
 	s.admin = &operators{systemd: notify.Enabled(), warn: s.adminWarning, server: admin.New(admin.Options{
 		Metrics: s.metrics.Handler(),
 		Status:  func() any { return s.Status() },
@@ -176,12 +178,14 @@ func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan 
 
 // serve carries the service from its first generation to the end of the drain.
 func (s *service) serve(ctx context.Context, cfg *config.Config, hangups <-chan os.Signal) error {
-	for _, err := range s.inheritance {
+	for _, err := range s.inherited.Problems {
 		s.logger.Warn("inherited socket not used", "err", err)
 	}
 	// What serves callers and operators ends after the drain, not with ctx.
 	alive, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	s.alive = alive
+	defer func() { end(); s.behind.Wait() }()
 	s.listeners.group, s.listeners.alive = errgroup.WithContext(alive)
 
 	out, err := s.reloader.Start(ctx, cfg)
@@ -193,6 +197,7 @@ func (s *service) serve(ctx context.Context, cfg *config.Config, hangups <-chan 
 	case err != nil:
 		return err
 	}
+	s.adopt(alive)
 	var attendants sync.WaitGroup
 	attendants.Go(func() {
 		if err := s.admin.server.Serve(alive); err != nil {
@@ -251,9 +256,11 @@ func (s *service) drain(ctx context.Context) error {
 	defer unsubscribe()
 	var extending sync.WaitGroup
 	extending.Go(func() { s.extend(dctx) })
-	if err := s.server.Drain(impatient); err != nil {
+	kept, err := s.server.Drain(impatient, s.notify.Room())
+	if err != nil {
 		s.logger.Warn("drain cut short", "event", logging.DrainExpired, "err", err)
 	}
+	s.handOver(context.WithoutCancel(ctx), kept)
 	cancel()
 	extending.Wait()
 	s.listeners.close()

@@ -158,7 +158,7 @@ type current struct {
 // warnings are what an operator should look at while this generation serves.
 func (s *service) warnings() []string {
 	list := []string{}
-	for _, err := range s.inheritance {
+	for _, err := range s.inherited.Problems {
 		list = append(list, err.Error())
 	}
 	_, listening := s.listeners.status(nil)

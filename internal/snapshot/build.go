@@ -14,6 +14,7 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/admission"
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
+	"github.com/mtls-proxy/mtls-proxy/internal/connect"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/identity"
 	"github.com/mtls-proxy/mtls-proxy/internal/logging"
@@ -34,8 +35,6 @@ func Build(ctx context.Context, cfg *config.Config, prev *Snapshot, m *metrics.M
 		settings: settings{
 			connections: cfg.Limits.MaxConnections,
 			requests:    cfg.Limits.MaxConcurrentRequests,
-			perSecond:   cfg.RateLimit.RequestsPerSecond,
-			burst:       cfg.RateLimit.Burst,
 		},
 	}}
 	if prev != nil {
@@ -46,11 +45,10 @@ func Build(ctx context.Context, cfg *config.Config, prev *Snapshot, m *metrics.M
 		b.next.shared = &shared{
 			connections: admission.NewGate(set.connections),
 			requests:    admission.NewGate(set.requests),
-			rate:        admission.NewBucket(set.perSecond, set.burst),
 			buffers:     conn.NewBuffers(),
 		}
 	}
-	for _, step := range []func() error{b.policy, b.credentials, b.upstreams, b.routes} {
+	for _, step := range []func() error{b.policy, b.credentials, b.upstreams, b.routes, func() error { return b.rates(ctx) }} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -73,8 +71,11 @@ type builder struct {
 
 	identities map[string]*identity.Identity
 	bundles    map[string]*trust.Bundle
+	proxies    map[string]*connect.Proxy // by upstream; nil where there is none
+	password   string                    // of the shared rate limit's store
 	byName     map[string]*upstream.Upstream
 	rules      []route.Rule
+	rate       *Rate // of Limits
 }
 
 func (b *builder) policy() error {
@@ -105,8 +106,8 @@ func securityHeaders(h *config.SecurityHeaders) (list []http1.Default) {
 	return list
 }
 
-// credentials loads identities and trust bundles, and takes over those that did not change, so that equal means the same
-// pointer. It reports everything that is wrong with any of them.
+// credentials loads identities, trust bundles and passwords, and takes over identities and bundles that did not change, so
+// that equal means the same pointer. It reports everything that is wrong with any of them.
 func (b *builder) credentials() error {
 	var errs []error
 	b.identities = make(map[string]*identity.Identity)
@@ -154,7 +155,34 @@ func (b *builder) credentials() error {
 		}
 		errs = append(errs, err)
 	}
+	errs = append(errs, b.passwords()...)
 	return errors.Join(errs...)
+}
+
+func (b *builder) passwords() (errs []error) {
+	b.proxies = make(map[string]*connect.Proxy)
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.Upstream)) {
+		at := b.cfg.Upstream[name].Proxy
+		if at == nil {
+			continue
+		}
+		password, err := b.cfg.ProxyPassword(name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p, err := connect.New(at.String(), password)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("upstream.%s.proxy: %w", name, err))
+			continue
+		}
+		b.proxies[name] = p
+	}
+	var err error
+	if b.password, err = b.cfg.SharedPassword(); err != nil {
+		errs = append(errs, err)
+	}
+	return errs
 }
 
 func (b *builder) upstreams() error {
@@ -164,6 +192,7 @@ func (b *builder) upstreams() error {
 		u := b.takeOver(&o)
 		if u == nil {
 			u = upstream.New(o)
+			b.replace(u)
 		}
 		b.byName[name] = u
 		b.next.upstreams = append(b.next.upstreams, u)
@@ -176,7 +205,7 @@ func (b *builder) options(name string, c *config.Upstream) upstream.Options {
 	if c.MinTLSVersion == config.TLS13 {
 		version = tls.VersionTLS13
 	}
-	peer := trust.Peer{ServerName: c.ServerName, Names: c.PeerNames}
+	peer := trust.Peer{Names: c.PeerNames} // the servers' names are with them
 	switch c.VerifyPeer {
 	case config.VerifyPeerNames:
 		peer.Mode = trust.VerifyPeerNames
@@ -189,7 +218,7 @@ func (b *builder) options(name string, c *config.Upstream) upstream.Options {
 		peer.Pins = append(peer.Pins, pin)
 	}
 	return upstream.Options{
-		Name: name, URL: c.URL.String(), Address: c.Address(),
+		Name: name, URL: c.Target(), Servers: servers(c), SRV: c.SRV, Balance: balanceOf(c), Proxy: b.proxies[name],
 		Identity: b.identities[c.Identity], Bundle: b.bundles[c.Trust], Peer: peer, MinVersion: version,
 		Pool: upstream.Pool{
 			MaxIdle: c.Pool.MaxIdle, MaxActive: c.Pool.MaxActive,
@@ -200,7 +229,15 @@ func (b *builder) options(name string, c *config.Upstream) upstream.Options {
 			ResponseHeader: c.Timeout.ResponseHeader.Duration, Idle: c.Timeout.Idle.Duration,
 			Request: c.Timeout.Request.Duration, TunnelIdle: c.Timeout.TunnelIdle.Duration,
 		},
-		Metrics: b.m.Upstream(name), Buffers: b.next.shared.buffers,
+		Retry: upstream.Retry{
+			Attempts: c.Retry.Attempts, TryTimeout: c.Retry.TryTimeout.Duration, On: conditions(c.Retry.On),
+			Budget: c.Retry.Budget, MaxBody: c.Retry.MaxBody.Bytes, Backoff: c.Retry.Backoff.Duration,
+		},
+		Breaker: upstream.Breaker{
+			FailureRatio: c.CircuitBreaker.FailureRatio, MinRequests: c.CircuitBreaker.MinRequests,
+			Window: c.CircuitBreaker.Window.Duration, OpenFor: c.CircuitBreaker.OpenFor.Duration, Probes: c.CircuitBreaker.Probes,
+		},
+		Check: check(c), Metrics: b.m.Upstream(name), Buffers: b.next.shared.buffers,
 	}
 }
 
@@ -214,6 +251,18 @@ func (b *builder) takeOver(o *upstream.Options) *upstream.Upstream {
 		}
 	}
 	return nil
+}
+
+// replace has u go on where the upstream of that name leaves off.
+func (b *builder) replace(u *upstream.Upstream) {
+	if b.prev == nil {
+		return
+	}
+	for _, old := range b.prev.upstreams {
+		if old.Name() == u.Name() {
+			u.Replace(old)
+		}
+	}
 }
 
 // via is our element for a message of HTTP/1.1.
@@ -252,7 +301,7 @@ func (b *builder) route(name string, r *config.Route) (*Route, error) {
 		Name:     name,
 		Upstream: b.byName[r.Upstream],
 		MaxBody:  r.MaxRequestBody.Bytes,
-		Request:  http1.RequestRewrite{Host: u.HostField(), StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix},
+		Request:  http1.RequestRewrite{Host: literalHost(u), StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix},
 		Response: http1.ResponseRewrite{Defaults: b.next.Defaults},
 	}
 	if !empty(r.RequestHeaders) {
@@ -301,11 +350,22 @@ func location(r *config.Route, u *config.Upstream) *http1.LocationRewrite {
 		}
 		add(&l.Origins, "https://"+host+":"+port)
 	}
-	know(u.URL.Hostname(), u.URL.Port())
-	know(u.ServerName, u.URL.Port())
-	if field := u.HostField(); field != "" {
-		host := url.URL{Host: field}
-		know(host.Hostname(), host.Port())
+	field := func(host string) {
+		if host != "" {
+			is := url.URL{Host: host}
+			know(is.Hostname(), is.Port())
+		}
+	}
+	for _, e := range u.Endpoints() {
+		know(e.URL.Hostname(), e.URL.Port())
+		know(e.ServerName, e.URL.Port())
+		field(e.Host)
+	}
+	if u.SRV != "" { // the ports are for DNS to tell
+		for _, name := range u.ServerNames() {
+			know(name, "")
+		}
+		field(u.HostField())
 	}
 	return l
 }
@@ -319,9 +379,7 @@ func (b *builder) limits() {
 		QueueTimeout:  c.QueueTimeout.Duration,
 		Connections:   b.next.shared.connections,
 		Requests:      b.next.shared.requests,
-		Rate:          b.next.shared.rate,
-		RateKey:       b.cfg.RateLimit.Key,
-		RateByDefault: b.cfg.Origin("rate_limit.requests_per_second").IsDefault() && b.cfg.Origin("rate_limit.burst").IsDefault(),
+		Rate:          b.rate,
 	}
 }
 
@@ -336,6 +394,13 @@ func (b *builder) listeners() {
 			Guarded:   c.BrowserRequests == config.BrowserDeny,
 			hosts:     make(map[string]bool),
 			anyHost:   slices.Contains(c.AllowedHosts, "*"),
+
+			shareLimit: c.MaxConnectionsPerCaller,
+		}
+		if b.prev != nil && b.prev.listeners[name] != nil {
+			l.Shares = b.prev.listeners[name].Shares
+		} else {
+			l.Shares = admission.NewShares(c.MaxConnectionsPerCaller)
 		}
 		for _, host := range c.AllowedHosts {
 			l.hosts[strings.ToLower(host)] = true
@@ -356,11 +421,13 @@ func (b *builder) listeners() {
 // to take us for that very host.
 func (b *builder) hostNames() (names []string) {
 	for _, u := range b.cfg.Upstream {
-		host := strings.ToLower(u.ServerName)
-		if strings.Contains(host, ":") {
-			host = "[" + host + "]"
+		for _, host := range u.ServerNames() {
+			host = strings.ToLower(host)
+			if strings.Contains(host, ":") {
+				host = "[" + host + "]"
+			}
+			names = append(names, host)
 		}
-		names = append(names, host)
 	}
 	return names
 }
@@ -378,7 +445,7 @@ func (b *builder) publication() {
 		}
 	}
 	for _, u := range b.next.upstreams {
-		p.Upstreams = append(p.Upstreams, metrics.Pool{Upstream: u.Metrics(), Stats: u.Stats})
+		p.Upstreams = append(p.Upstreams, metrics.Pool{Upstream: u.Metrics(), Stats: u.Stats, Health: u.Health})
 	}
 	limits := b.next.Limits
 	gate := func(name string, g *admission.Gate) {
@@ -391,7 +458,14 @@ func (b *builder) publication() {
 	p.Limits = append(p.Limits,
 		metrics.Limit{Name: "queued_requests", Stats: func() (used, limit float64) { return float64(limits.Requests.Queued()), 0 }},
 		metrics.Limit{Name: "rate_limit", Stats: limits.Rate.Level},
+		metrics.Limit{Name: "rate_limit_keys", Stats: limits.Rate.Keys},
 	)
+	p.RateKeys = append(p.RateKeys, limits.Rate.Key)
+	for _, r := range b.next.Routes {
+		if r.Rate != nil {
+			p.RateKeys = append(p.RateKeys, r.Rate.Key)
+		}
+	}
 	for _, id := range b.next.Identities {
 		p.Certificates = append(p.Certificates, metrics.Certificate{Kind: "identity", Name: id.Name, NotAfter: id.NotAfter})
 	}

@@ -66,7 +66,7 @@ ca = "ca.crt"
 // one has one upstream, "default", that is the site's; what comes behind it is in its table.
 func (s *site) one() string { return credentials + "[upstream.default]\nurl = \"" + s.url() + "\"\n" }
 
-func (s *site) url() string { return strings.Replace(s.server.URL(), "127.0.0.1", "localhost", 1) }
+func (s *site) url() string { return s.server.URL() }
 
 // load loads the configuration that text is.
 func (s *site) load(t *testing.T, text string) *config.Config {
@@ -105,10 +105,21 @@ func find(t *testing.T, s *Snapshot, name string) *upstream.Upstream {
 	return nil
 }
 
+// only returns the endpoint of u.
+func only(t *testing.T, u *upstream.Upstream) *upstream.Endpoint {
+	t.Helper()
+	try, f := u.Pick(t.Context(), time.Now(), new(upstream.Tried))
+	if f != nil {
+		t.Fatal(f)
+	}
+	try.End(time.Now(), upstream.Abandoned)
+	return try.Endpoint
+}
+
 // fill puts a connection into the pool of u.
 func fill(t *testing.T, u *upstream.Upstream) *upstream.Conn {
 	t.Helper()
-	c, err := u.Dial(context.Background())
+	c, err := only(t, u).Dial(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ func TestRouteHasWhatTheConfigurationSays(t *testing.T) {
 	text := s.one() + `
 forwarded = "add"
 [upstream.plain]
-url = "https://plain.example"
+url = "https://10.0.0.1"
 via = false
 host = "preserve"
 [[route]]
@@ -41,7 +41,13 @@ remove = ["Server"]
 		t.Errorf("MaxBody = %d, %d; want 3000, %d", bank.MaxBody, plain.MaxBody, 10<<20)
 	}
 	q, p := bank.Request, plain.Request
-	if q.Host != "localhost:"+port(s) || q.StripPrefix != "/bank" || q.AddPrefix != "/v2" || q.Via != "1.1 mtls-proxy" ||
+	if e := only(t, bank.Upstream); e.Host() != "127.0.0.1:"+port(s) || e.ServerName() != "127.0.0.1" {
+		t.Errorf("bank's endpoint has Host %q, and is called %q", e.Host(), e.ServerName())
+	}
+	if e := only(t, plain.Upstream); e.Host() != "" || e.ServerName() != "10.0.0.1" {
+		t.Errorf("plain's endpoint has Host %q, and is called %q", e.Host(), e.ServerName())
+	}
+	if q.Host != "" || q.StripPrefix != "/bank" || q.AddPrefix != "/v2" || q.Via != "1.1 mtls-proxy" ||
 		q.Forwarded != http1.ForwardedAdd || q.Edits == nil {
 		t.Errorf("request of bank = %+v", q)
 	}

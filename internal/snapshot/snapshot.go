@@ -2,6 +2,7 @@
 package snapshot
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,7 @@ type Snapshot struct {
 	publication *metrics.Publication
 	shared      *shared
 	settings    settings
+	budgets     []*budget // of all rate limits
 }
 
 // Listener is what holds for all callers of one listener.
@@ -43,8 +45,13 @@ type Listener struct {
 	Exchanges []*metrics.Exchange // counts those of each route; nil for a route that is not for this listener
 	Guarded   bool                // web pages are kept out
 
-	hosts   map[string]bool // in lower case; the ports that they are allowed with are not looked at
-	anyHost bool
+	// Shares bounds the connections of each caller, by user or address; its limit is 0 where nothing does. The listener of
+	// that name has the same one in all generations: whoever entered leaves this one.
+	Shares *admission.Shares
+
+	shareLimit int
+	hosts      map[string]bool // in lower case; the ports that they are allowed with are not looked at
+	anyHost    bool
 }
 
 // AllowsHost reports whether callers may name host, which is in lower case and without a port.
@@ -55,7 +62,8 @@ type Route struct {
 	Name     string
 	Upstream *upstream.Upstream
 	MaxBody  int64                 // bytes that a request's body may have
-	Request  http1.RequestRewrite  // what holds for all callers of it
+	Rate     *Rate                 // beside that of Limits; nil: none
+	Request  http1.RequestRewrite  // what holds for all callers of it; without Host where Endpoint.Host tells it
 	Response http1.ResponseRewrite // likewise
 }
 
@@ -67,24 +75,19 @@ type Limits struct {
 	QueueTimeout  time.Duration // for a place among Requests
 	Connections   *admission.Gate
 	Requests      *admission.Gate
-	Rate          *admission.Bucket
-	RateKey       string // by what Rate tells callers apart
-	RateByDefault bool   // nobody configured Rate
+	Rate          *Rate // never nil
 }
 
 // shared is what outlives a generation: how much of a limit is used, and memory.
 type shared struct {
 	connections *admission.Gate
 	requests    *admission.Gate
-	rate        *admission.Bucket
 	buffers     *conn.Buffers
 }
 
 // settings are what shared is brought to when the generation is published.
 type settings struct {
 	connections, requests int
-	perSecond             float64
-	burst                 int
 }
 
 // Listener returns what holds for the listener of that name, nil when the configuration has none.
@@ -100,7 +103,8 @@ func (s *Snapshot) Publication() *metrics.Publication { return s.publication }
 func (s *Snapshot) Buffers() *conn.Buffers { return s.shared.buffers }
 
 // Retire lets go of what s has and next has not: idle connections are closed now, busy ones after their exchange, which
-// may last for next's Drain. A nil next lets go of everything and bounds nothing.
+// may last for next's Drain; shared budgets are let go of now. A nil next lets go of everything and bounds nothing.
+// A snapshot that is not to be published is let go of with the one that serves as next. It may be called again.
 func (s *Snapshot) Retire(next *Snapshot) {
 	kept := make(map[*upstream.Upstream]bool)
 	var cut time.Time
@@ -113,6 +117,11 @@ func (s *Snapshot) Retire(next *Snapshot) {
 	for _, u := range s.upstreams {
 		if !kept[u] {
 			u.Retire(cut)
+		}
+	}
+	for _, b := range s.budgets {
+		if next == nil || !slices.Contains(next.budgets, b) {
+			b.close()
 		}
 	}
 }
@@ -129,7 +138,15 @@ func (s *Store) Publish(next *Snapshot) (old *Snapshot) {
 	if limits := next.shared; limits != nil { // nil: Build did not make it
 		limits.connections.SetLimit(next.settings.connections)
 		limits.requests.SetLimit(next.settings.requests)
-		limits.rate.Reconfigure(next.settings.perSecond, next.settings.burst)
+		next.Limits.Rate.apply()
+		for _, r := range next.Routes {
+			if r.Rate != nil {
+				r.Rate.apply()
+			}
+		}
+		for _, l := range next.listeners {
+			l.Shares.SetLimit(l.shareLimit)
+		}
 	}
 	return old
 }

@@ -47,7 +47,7 @@ func TestWhatIsTheSameIsTakenOver(t *testing.T) {
 		t.Error("identities or bundles are not the same pointers")
 	}
 	first.Retire(second)
-	c := find(t, second, "default").Take(time.Now())
+	c := only(t, find(t, second, "default")).Take(time.Now())
 	if c != kept {
 		t.Fatalf("Take = %p, want %p from the generation before", c, kept)
 	}
@@ -78,9 +78,15 @@ func TestWhatChangedIsNew(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		"another timeout":     {more: "[upstream.other.timeout]\nrequest = \"7s\"\n"},
-		"another bound":       {more: "[upstream.other.pool]\nmax_idle = 7\n"},
-		"another TLS version": {more: "[upstream.other]\nmin_tls_version = \"1.3\"\n"},
+		"another timeout":       {more: "[upstream.other.timeout]\nrequest = \"7s\"\n"},
+		"another way to choose": {more: "[upstream.other]\nbalance = \"first\"\n"},
+		"another retry":         {more: "[upstream.other.retry]\non = [\"connect\", \"503\"]\n"},
+		"another breaker":       {more: "[upstream.other.circuit_breaker]\nprobes = 7\n"},
+		"a health check":        {more: "[upstream.other.health_check]\npath = \"/healthz\"\n"},
+		"a proxy":               {more: "[upstream.other]\nproxy = \"http://127.0.0.1:1\"\n"},
+		"another host":          {more: "[upstream.other]\nhost = \"preserve\"\n"},
+		"another bound":         {more: "[upstream.other.pool]\nmax_idle = 7\n"},
+		"another TLS version":   {more: "[upstream.other]\nmin_tls_version = \"1.3\"\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
@@ -161,7 +167,7 @@ func TestLimitsChangeWhenPublished(t *testing.T) {
 		first.Limits.Requests.TryEnter()
 		first.Limits.Connections.TryEnter()
 	}
-	first.Limits.Rate.Admit()
+	first.Limits.Rate.Admit(nil)
 	second := s.build(t, limits("3", "2", "2"), first)
 	want := func(when string, connections, requests int, burst float64) {
 		t.Helper()
@@ -189,10 +195,10 @@ func TestLimitsChangeWhenPublished(t *testing.T) {
 	if used, _ := second.Limits.Rate.Level(); used > 1.01 {
 		t.Errorf("%v tokens are taken, want at most the one", used)
 	}
-	if first.Limits.QueueTimeout != 3*time.Second || first.Limits.RateByDefault || first.Limits.RateKey != "all" {
+	if first.Limits.QueueTimeout != 3*time.Second || first.Limits.Rate.ByDefault || first.Limits.Rate.Key != "all" || first.Limits.Rate.Setting != "rate_limit" {
 		t.Errorf("limits = %+v", first.Limits)
 	}
-	if l := s.build(t, s.one(), nil).Limits; !l.RateByDefault || l.Connections.Limit() != 1000 || l.Requests.Limit() != 100 || l.HTTP.MaxHead != 64<<10 || l.HTTP.MaxRequestLine != 16<<10 ||
+	if l := s.build(t, s.one(), nil).Limits; !l.Rate.ByDefault || l.Connections.Limit() != 1000 || l.Requests.Limit() != 100 || l.HTTP.MaxHead != 64<<10 || l.HTTP.MaxRequestLine != 16<<10 ||
 		l.HeaderTimeout != 10*time.Second || l.IdleTimeout != 15*time.Minute {
 		t.Errorf("limits by default = %+v", l)
 	}
@@ -285,7 +291,7 @@ upstream = "default"
 		t.Errorf("series =\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	for name, want := range map[string]int{
-		"mtls_proxy_limit": 4, "mtls_proxy_upstream_connections": 2, "mtls_proxy_certificate_not_after_timestamp_seconds": 2,
+		"mtls_proxy_limit": 5, "mtls_proxy_upstream_endpoints": 4, "mtls_proxy_circuit_breaker_state": 3, "mtls_proxy_upstream_connections": 2, "mtls_proxy_certificate_not_after_timestamp_seconds": 2,
 	} {
 		if got := s.scrape(name); len(got) != want {
 			t.Errorf("%s: %d series %v, want %d", name, len(got), got, want)

@@ -45,17 +45,6 @@ func Inherit() *Inherited {
 	return in
 }
 
-// Sockets is Inherit for a program that keeps no connections: it hangs them up.
-func Sockets() (byName map[string][]net.Listener, problems []error) {
-	in := Inherit()
-	for _, conns := range in.Connections {
-		for _, c := range conns {
-			hangUp(c)
-		}
-	}
-	return in.Listeners, in.Problems
-}
-
 // addressee tells why sockets that the environment announces are not ours;
 // nil when they are, or when there are none.
 func addressee(pid, fds string, self int) error {

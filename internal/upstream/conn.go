@@ -11,9 +11,9 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 )
 
-// Conn is a connection to an Upstream. It belongs to one exchange between Dial or Take and Keep or Close.
+// Conn is a connection to an Endpoint. It belongs to one exchange between Dial or Take and Keep or Close.
 type Conn struct {
-	u       *Upstream
+	e       *Endpoint
 	socket  *conn.Socket
 	wire    *conn.Wire
 	tls     *tls.Conn
@@ -49,8 +49,11 @@ func (c *Conn) Read(b []byte) (int, error) {
 // Ready reports whether Read would return something at once that was read ahead.
 func (c *Conn) Ready() bool { return c.wire.Ready() }
 
+// Endpoint is where the connection leads to.
+func (c *Conn) Endpoint() *Endpoint { return c.e }
+
 // Upstream is whom the connection leads to.
-func (c *Conn) Upstream() *Upstream { return c.u }
+func (c *Conn) Upstream() *Upstream { return c.e.up }
 
 // ReadMore fills b with what has arrived already, and does not wait.
 func (c *Conn) ReadMore(b []byte) (n int, err error) {
@@ -104,7 +107,7 @@ func (c *Conn) Fault(p fault.Phase, err error) *fault.Fault {
 	default:
 		return f
 	}
-	now, id := time.Now(), c.u.o.Identity
+	now, id := time.Now(), c.e.o.Identity
 	switch {
 	case now.After(id.NotAfter):
 		return fault.New(fault.ClientCertificateExpired, fmt.Errorf("identity %q, serial %s, expired at %s: %w",
@@ -122,7 +125,7 @@ func (c *Conn) Fault(p fault.Phase, err error) *fault.Fault {
 
 // Close ends a connection that is not to be kept.
 func (c *Conn) Close(why metrics.CloseReason) {
-	c.u.active.Add(-1)
+	c.e.up.active.Add(-1)
 	c.close(why)
 }
 
@@ -130,5 +133,5 @@ func (c *Conn) Close(why metrics.CloseReason) {
 func (c *Conn) close(why metrics.CloseReason) {
 	_ = c.tls.Close()
 	c.wire.Rest()
-	c.u.o.Metrics.ConnClosed(why)
+	c.e.o.Metrics.ConnClosed(why)
 }

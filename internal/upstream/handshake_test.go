@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,7 +180,7 @@ func TestFaultTellsWhatIsWrongWithTheServer(t *testing.T) {
 func TestPinnedServerNeedsNoName(t *testing.T) {
 	versions(t, func(t *testing.T, w *world) {
 		w.o.Certificate = issue(t, w.authority, demo.Request{Names: []string{"elsewhere.example"}})
-		w.options.Peer = trust.Peer{ServerName: "localhost", Mode: trust.VerifyPeerPins, Pins: [][32]byte{trust.Pin(w.o.Certificate.Leaf)}}
+		w.options.Peer = trust.Peer{Mode: trust.VerifyPeerPins, Pins: [][32]byte{trust.Pin(w.o.Certificate.Leaf)}}
 		c := w.build(t).dial(t)
 		defer c.Close(metrics.ClosedByResponse)
 		if seen := echo(t, c); seen.Certificate == nil {
@@ -214,7 +216,7 @@ func TestResumedSessionsAreVerified(t *testing.T) {
 			t.Errorf("handshakes = %d full, %d resumed; want 1, 2", full, resumed)
 		}
 		// No Upstream changes its mind like this. It shows that the session's first verdict is not taken over.
-		w.up.o.Peer.Pins = [][32]byte{{1}}
+		w.up.peer.Pins = [][32]byte{{1}}
 		if f := w.refused(t); f.Token != fault.ServerPinMismatch {
 			t.Errorf("fault = %v, want %s", f, fault.ServerPinMismatch)
 		}
@@ -290,22 +292,68 @@ func TestDialEndsWithTheCauseOfItsContext(t *testing.T) {
 
 func TestSameLooksAtEverything(t *testing.T) {
 	w := newWorld(t).build(t)
-	if o := w.options; !w.up.Same(&o) {
+	if o := w.options; !w.all.Same(&o) {
 		t.Error("Same() = false of its own options")
 	}
+	server := func(change func(s *Server)) func(o *Options) {
+		return func(o *Options) {
+			o.Servers = slices.Clone(o.Servers)
+			change(&o.Servers[0])
+		}
+	}
 	for name, change := range map[string]func(o *Options){
-		"Name": func(o *Options) { o.Name = "x" }, "URL": func(o *Options) { o.URL = "x" }, "Address": func(o *Options) { o.Address = "x" },
-		"Identity": func(o *Options) { i := *o.Identity; o.Identity = &i },
-		"Bundle":   func(o *Options) { o.Bundle = &trust.Bundle{} }, "MinVersion": func(o *Options) { o.MinVersion++ },
-		"ServerName": func(o *Options) { o.Peer.ServerName = "x" }, "Mode": func(o *Options) { o.Peer.Mode++ },
+		"Name": func(o *Options) { o.Name = "x" }, "URL": func(o *Options) { o.URL = "x" }, "SRV": func(o *Options) { o.SRV = "x" },
+		"Address":   server(func(s *Server) { s.Address = "127.0.0.1:1" }),
+		"server":    server(func(s *Server) { s.ServerName = "x" }),
+		"Host":      server(func(s *Server) { s.Host = "x" }),
+		"Servers":   func(o *Options) { o.Servers = append(slices.Clone(o.Servers), o.Servers[0]) },
+		"Identity":  func(o *Options) { i := *o.Identity; o.Identity = &i },
+		"Bundle":    func(o *Options) { o.Bundle = &trust.Bundle{} },
+		"peer name": func(o *Options) { o.Peer.ServerName = "x" }, "Mode": func(o *Options) { o.Peer.Mode++ },
 		"Names": func(o *Options) { o.Peer.Names = []string{"x"} }, "Pins": func(o *Options) { o.Peer.Pins = [][32]byte{{}} },
-		"Pool": func(o *Options) { o.Pool.MaxAge++ }, "Timeout": func(o *Options) { o.Timeout.TunnelIdle++ },
+		"MinVersion": func(o *Options) { o.MinVersion++ }, "Balance": func(o *Options) { o.Balance = First },
+		"Proxy": func(o *Options) { o.Proxy = proxyAt(t, "http://a@127.0.0.1:1", "b") },
+		"Pool":  func(o *Options) { o.Pool.MaxAge++ }, "Timeout": func(o *Options) { o.Timeout.TunnelIdle++ },
+		"Retry": func(o *Options) { o.Retry.On |= On503 }, "Breaker": func(o *Options) { o.Breaker.Probes++ },
+		"Path":     func(o *Options) { o.Check.Path = "/" },
+		"Expect":   func(o *Options) { o.Check.Expect = []int{200} },
+		"Interval": func(o *Options) { o.Check.Interval++ }, "check's Timeout": func(o *Options) { o.Check.Timeout++ },
+		"check's Host":   func(o *Options) { o.Check.Host = "x" },
+		"UnhealthyAfter": func(o *Options) { o.Check.UnhealthyAfter++ }, "HealthyAfter": func(o *Options) { o.Check.HealthyAfter++ },
 		"Metrics": func(o *Options) { o.Metrics = nil }, "Buffers": func(o *Options) { o.Buffers = nil },
+		"DNS": func(o *Options) { o.DNS = new(net.Resolver) },
 	} {
 		if o := w.options; true {
-			if change(&o); w.up.Same(&o) {
+			if change(&o); w.all.Same(&o) {
 				t.Errorf("Same() = true with another %s", name)
 			}
 		}
+	}
+}
+
+func TestSameLooksAtEveryField(t *testing.T) {
+	// What TestSameLooksAtEverything changes, one by one. A new field belongs there, and into Same.
+	for of, want := range map[reflect.Type]int{
+		reflect.TypeFor[Options](): 18, reflect.TypeFor[Server](): 3, reflect.TypeFor[Check](): 7, reflect.TypeFor[trust.Peer](): 4,
+	} {
+		if got := of.NumField(); got != want {
+			t.Errorf("%v has %d fields, and Same knows of %d", of, got, want)
+		}
+	}
+}
+
+func TestSameTellsProxiesApart(t *testing.T) {
+	w := newWorld(t)
+	w.options.Proxy = proxyAt(t, "http://user@127.0.0.1:1", "old")
+	w.build(t)
+	o := w.options
+	if o.Proxy = proxyAt(t, "http://user@127.0.0.1:1", "old"); !w.all.Same(&o) {
+		t.Error("Same() = false of an equal proxy")
+	}
+	if o.Proxy = proxyAt(t, "http://user@127.0.0.1:1", "new"); w.all.Same(&o) {
+		t.Error("Same() = true with another password")
+	}
+	if o.Proxy = nil; w.all.Same(&o) {
+		t.Error("Same() = true without the proxy")
 	}
 }

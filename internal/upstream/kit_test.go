@@ -32,7 +32,8 @@ type world struct {
 	options   Options              // of ours; what build finds set stays
 
 	server  *demo.Upstream
-	up      *Upstream
+	all     *Upstream
+	up      *Endpoint // the one of all
 	metrics *metrics.Metrics
 }
 
@@ -90,9 +91,6 @@ func (w *world) buildAt(t *testing.T, address string) *world {
 	if o.Bundle == nil {
 		o.Bundle = bundle(t, w.authority)
 	}
-	if o.Peer.ServerName == "" {
-		o.Peer.ServerName = "localhost"
-	}
 	if o.Pool == (Pool{}) {
 		o.Pool.MaxIdle = 10
 	}
@@ -101,12 +99,18 @@ func (w *world) buildAt(t *testing.T, address string) *world {
 	}
 	o.Timeout.Connect = patience
 	w.metrics = metrics.New(metrics.Options{})
-	o.Name, o.URL, o.Address = "test", "https://"+address, address
+	o.Name, o.URL, o.Servers = "test", "https://"+address, []Server{{Address: address, ServerName: "localhost"}}
 	o.Metrics, o.Buffers = w.metrics.Upstream("test"), conn.NewBuffers()
-	w.up = New(*o)
+	w.all = New(*o)
+	try, f := w.all.Pick(t.Context(), time.Now(), new(Tried))
+	if f != nil {
+		t.Fatal(f)
+	}
+	try.End(time.Now(), Abandoned)
+	w.up = try.Endpoint
 	t.Cleanup(func() {
-		w.up.Retire(time.Time{})
-		if idle, active := w.up.Stats(); idle != 0 || active != 0 {
+		w.all.Retire(time.Time{})
+		if idle, active := w.all.Stats(); idle != 0 || active != 0 {
 			t.Errorf("in the end %d connections are idle and %d active, want none", idle, active)
 		}
 	})

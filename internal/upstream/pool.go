@@ -14,9 +14,9 @@ const quiet = 50 * time.Millisecond
 
 // Take returns a kept connection that can carry an exchange now, the one used last, or nil. The caller calls Keep or
 // Close on it.
-func (u *Upstream) Take(now time.Time) *Conn {
+func (e *Endpoint) Take(now time.Time) *Conn {
 	for {
-		c := u.pop()
+		c := e.pop()
 		if c == nil {
 			return nil
 		}
@@ -33,32 +33,32 @@ func (u *Upstream) Take(now time.Time) *Conn {
 			continue
 		}
 		c.reused = true
-		u.active.Add(1)
-		u.o.Metrics.ConnReused()
+		e.up.active.Add(1)
+		e.o.Metrics.ConnReused()
 		return c
 	}
 }
 
-func (u *Upstream) pop() *Conn {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	n := len(u.idle) - 1
+func (e *Endpoint) pop() *Conn {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := len(e.idle) - 1
 	if n < 0 {
 		return nil
 	}
-	c := u.idle[n]
-	u.idle[n] = nil
-	u.idle = u.idle[:n]
+	c := e.idle[n]
+	e.idle[n] = nil
+	e.idle = e.idle[:n]
 	return c
 }
 
 // fit tells whether c is young enough.
 func (c *Conn) fit(now time.Time) (why metrics.CloseReason, ok bool) {
-	p := &c.u.o.Pool
+	p := &c.e.o.Pool
 	switch {
 	case p.IdleTimeout > 0 && now.Sub(c.since) >= p.IdleTimeout, !c.until.IsZero() && !now.Before(c.until):
 		return metrics.ClosedIdle, false
-	case p.MaxAge > 0 && now.Sub(c.born) >= p.MaxAge, now.After(c.u.o.Identity.NotAfter):
+	case p.MaxAge > 0 && now.Sub(c.born) >= p.MaxAge, now.After(c.e.o.Identity.NotAfter):
 		return metrics.ClosedAge, false
 	}
 	return 0, true
@@ -81,8 +81,8 @@ func (c *Conn) silent() bool {
 // Keep gives c back after an exchange that left it in order. promise is for how long the upstream said that it will
 // keep it, less than 0 when it did not say.
 func (c *Conn) Keep(now time.Time, promise time.Duration) {
-	u := c.u
-	u.active.Add(-1)
+	e := c.e
+	e.up.active.Add(-1)
 	c.since, c.until = now, time.Time{}
 	if promise >= 0 {
 		// It goes on its way a little before that, or a request would meet the close half way.
@@ -97,30 +97,30 @@ func (c *Conn) Keep(now time.Time, promise time.Duration) {
 		return
 	}
 	c.wire.Rest()
-	u.mu.Lock()
+	e.mu.Lock()
 	switch {
-	case u.retired:
-		u.mu.Unlock()
+	case e.retired:
+		e.mu.Unlock()
 		c.close(metrics.ClosedRetired)
-	case len(u.idle) >= u.o.Pool.MaxIdle:
-		u.mu.Unlock()
+	case len(e.idle) >= e.o.Pool.MaxIdle:
+		e.mu.Unlock()
 		c.close(metrics.ClosedFull)
 	default:
-		u.idle = append(u.idle, c)
-		u.mu.Unlock()
+		e.idle = append(e.idle, c)
+		e.mu.Unlock()
 	}
 }
 
-// Sweep closes idle connections that are too old or that the upstream has closed. One goroutine calls it, now and then.
-func (u *Upstream) Sweep(now time.Time) {
+// sweep closes idle connections that are too old or that the upstream has closed.
+func (e *Endpoint) sweep(now time.Time) {
 	var (
 		closed [16]*Conn
 		why    [16]metrics.CloseReason
 		n      int
 	)
-	u.mu.Lock()
-	kept := u.idle[:0]
-	for _, c := range u.idle {
+	e.mu.Lock()
+	kept := e.idle[:0]
+	for _, c := range e.idle {
 		if n < len(closed) {
 			reason, fit := c.fit(now)
 			if fit && now.Sub(c.since) > quiet && c.socket.PeerGone() {
@@ -134,9 +134,9 @@ func (u *Upstream) Sweep(now time.Time) {
 		}
 		kept = append(kept, c)
 	}
-	clear(u.idle[len(kept):])
-	u.idle = kept
-	u.mu.Unlock()
+	clear(e.idle[len(kept):])
+	e.idle = kept
+	e.mu.Unlock()
 	for i := range n {
 		closed[i].close(why[i])
 	}

@@ -16,7 +16,7 @@ const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 func (w *world) stats(t *testing.T, idle, active int) {
 	t.Helper()
-	if gotIdle, gotActive := w.up.Stats(); gotIdle != idle || gotActive != active {
+	if gotIdle, gotActive := w.all.Stats(); gotIdle != idle || gotActive != active {
 		t.Errorf("Stats() = %d idle, %d active; want %d, %d", gotIdle, gotActive, idle, active)
 	}
 }
@@ -31,8 +31,8 @@ func TestTakeReturnsTheOneUsedLast(t *testing.T) {
 	w.stats(t, 0, 2)
 	get(t, a)
 	get(t, b)
-	if a.Reused() || a.Upstream() != w.up {
-		t.Errorf("Reused() = %v, Upstream() = %p; want false, %p", a.Reused(), a.Upstream(), w.up)
+	if a.Reused() || a.Upstream() != w.all || a.Endpoint() != w.up {
+		t.Errorf("Reused() = %v, Upstream() = %p; want false, %p", a.Reused(), a.Upstream(), w.all)
 	}
 	a.Keep(now, -1)
 	b.Keep(now, -1)
@@ -254,18 +254,18 @@ func TestSweepClosesWhatIsDeadOrOld(t *testing.T) {
 	for _, c := range all[each:] {
 		c.Keep(now, -1)
 	}
-	w.up.Sweep(now)
+	w.all.Sweep(now)
 	w.stats(t, each, 0)
 	if got := w.closed(t, metrics.ClosedIdle); got != each {
 		t.Errorf("closed as idle = %d, want %d", got, each)
 	}
-	w.up.Sweep(now.Add(time.Second))
+	w.all.Sweep(now.Add(time.Second))
 	w.stats(t, each, 0)
 	w.server.Cut()
 	for _, c := range all[each:] {
 		eventually(t, "the connection's end", c.Gone)
 	}
-	w.up.Sweep(now.Add(time.Second))
+	w.all.Sweep(now.Add(time.Second))
 	w.stats(t, 0, 0)
 	if got := w.closed(t, metrics.ClosedByUpstream); got != each {
 		t.Errorf("closed by the upstream = %d, want %d", got, each)
@@ -286,7 +286,7 @@ func TestSweepComesToAllInTheEnd(t *testing.T) {
 	}
 	w.up.o.Pool.IdleTimeout = time.Second
 	for range 3 {
-		w.up.Sweep(now.Add(time.Second))
+		w.all.Sweep(now.Add(time.Second))
 	}
 	w.stats(t, 0, 0)
 }
@@ -297,16 +297,16 @@ func TestRetireKeepsNone(t *testing.T) {
 	idle, busy := w.dial(t), w.dial(t)
 	get(t, idle)
 	idle.Keep(now, -1)
-	if w.up.Overdue(now.Add(time.Hour)) {
+	if w.all.Overdue(now.Add(time.Hour)) {
 		t.Error("Overdue() = true before Retire")
 	}
-	w.up.Retire(now.Add(time.Minute))
+	w.all.Retire(now.Add(time.Minute))
 	w.stats(t, 0, 1)
 	eventually(t, "the server to see the end", func() bool { return w.server.Stats().Open == 1 })
 	if got := len(get(t, busy)); got == 0 {
 		t.Error("a busy connection got no answer after Retire")
 	}
-	if w.up.Overdue(now.Add(time.Minute-1)) || !w.up.Overdue(now.Add(time.Minute)) {
+	if w.all.Overdue(now.Add(time.Minute-1)) || !w.all.Overdue(now.Add(time.Minute)) {
 		t.Error("Overdue() does not begin at the time that Retire was told")
 	}
 	busy.Keep(now, -1)
@@ -321,8 +321,8 @@ func TestRetireKeepsNone(t *testing.T) {
 
 func TestRetireWithoutAnEnd(t *testing.T) {
 	w := newWorld(t).build(t)
-	w.up.Retire(time.Time{})
-	if w.up.Overdue(time.Now().Add(1000 * time.Hour)) {
+	w.all.Retire(time.Time{})
+	if w.all.Overdue(time.Now().Add(1000 * time.Hour)) {
 		t.Error("Overdue() = true, want no end")
 	}
 }
@@ -352,7 +352,7 @@ func TestPoolIsSharedByMany(t *testing.T) {
 			case <-stop:
 				return
 			case <-time.After(100 * time.Microsecond):
-				w.up.Sweep(time.Now().Add(time.Second))
+				w.all.Sweep(time.Now().Add(time.Second))
 			}
 		}
 	}()
@@ -382,7 +382,7 @@ func TestPoolIsSharedByMany(t *testing.T) {
 	g.Wait()
 	close(stop)
 	<-swept
-	if idle, active := w.up.Stats(); idle < 1 || idle > 4 || active != 0 {
+	if idle, active := w.all.Stats(); idle < 1 || idle > 4 || active != 0 {
 		t.Errorf("Stats() = %d, %d; want 1 to 4, 0", idle, active)
 	}
 }

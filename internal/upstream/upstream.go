@@ -1,112 +1,308 @@
-// Package upstream is one remote service: connections to it over mutual TLS, and the pool that keeps them.
+// Package upstream is one remote service: its endpoints, which of them an exchange uses, connections to them over mutual
+// TLS, and the pools that keep these.
 package upstream
 
 import (
 	"bytes"
-	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
+	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/mtls-proxy/mtls-proxy/internal/admission"
-	"github.com/mtls-proxy/mtls-proxy/internal/conn"
-	"github.com/mtls-proxy/mtls-proxy/internal/fault"
-	"github.com/mtls-proxy/mtls-proxy/internal/identity"
+	"github.com/mtls-proxy/mtls-proxy/internal/balance"
+	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
-	"github.com/mtls-proxy/mtls-proxy/internal/trust"
+	"github.com/mtls-proxy/mtls-proxy/internal/resolve"
 )
 
-// Options say what an Upstream is. Every field is required but those of Pool.
-type Options struct {
-	Name       string
-	URL        string // for people
-	Address    string // host:port
-	Identity   *identity.Identity
-	Bundle     *trust.Bundle
-	Peer       trust.Peer
-	MinVersion uint16 // of TLS
-	Pool       Pool
-	Timeout    Timeout
-	Metrics    *metrics.Upstream
-	Buffers    *conn.Buffers
-}
-
-// Pool bounds the connections of an Upstream.
-type Pool struct {
-	MaxIdle     int           // 0: none is kept
-	MaxActive   int           // 0: no bound
-	IdleTimeout time.Duration // 0: no bound
-	MaxAge      time.Duration // 0: no bound
-}
-
-// Timeout bounds what is done with an Upstream. Connect and TLSHandshake bound Dial; the others are for whoever carries
-// the exchange.
-type Timeout struct {
-	Connect, TLSHandshake, ResponseHeader, Idle, Request, TunnelIdle time.Duration
-}
-
-// maxSessions is how many TLS sessions are kept for resumption. TLS 1.3 servers give several with each handshake, each
-// of them good once.
-const maxSessions = 64
+// member is an Endpoint with what the choice among them knows about it.
+type member = balance.Endpoint[*Endpoint]
 
 // Upstream is one remote service as one identity sees it. It is safe for concurrent use.
+//
+// Its endpoints are the addresses of its servers. Those that are written as IP addresses are there from the beginning;
+// names are looked up by Run. Through a proxy, names are the proxy's to look up, and each is one endpoint.
 type Upstream struct {
-	o         Options
-	config    *tls.Config // with every key exchange that crypto/tls offers by itself
-	classical *tls.Config // without those that groups says are in vain
-	groups    groups
-	gate      *admission.Gate // nil without MaxActive
-
+	o       Options
 	issuers [][]byte // of each certificate in our chain, as DER
-	active  atomic.Int64
-	cut     atomic.Pointer[time.Time] // when a retired Upstream's exchanges are to end
 
-	mu      sync.Mutex // guards idle and retired
-	idle    []*Conn    // the one used last at the end
+	set      *balance.Set[*Endpoint]
+	list     atomic.Pointer[[]*Endpoint] // those of set
+	resolver *resolve.Resolver           // nil when a proxy looks names up
+	invalid  error                       // why there will never be an endpoint
+	breaker  *breaker.Breaker
+	budget   *breaker.Budget
+
+	active atomic.Int64
+	cut    atomic.Pointer[time.Time] // when a retired Upstream's exchanges are to end
+	over   chan struct{}             // closed by Retire
+	events chan Event                // for Run to tell
+	fresh  chan struct{}             // holds one when list has changed, for health checks
+
+	failing bool // the last round of lookups failed; belongs to answered
+
+	mu      sync.Mutex // held to change set and list; guards what follows
 	retired bool
+	places  map[string]place // of endpoints that are about to join, by ID
 }
 
-// New returns an Upstream without any connection.
+// place is where an endpoint is.
+type place struct {
+	server  *Server
+	address string
+}
+
+// New returns an Upstream without any connection. Names are not looked up before Run.
 func New(o Options) *Upstream {
-	u := &Upstream{o: o, groups: groups{base: time.Now()}}
-	if o.Pool.MaxActive > 0 {
-		u.gate = admission.NewGate(o.Pool.MaxActive)
+	u := &Upstream{
+		o: o, over: make(chan struct{}), events: make(chan Event, maxEvents), fresh: make(chan struct{}, 1),
+		budget: breaker.NewBudget(o.Retry.Budget, leastRetries, budgetWindow),
 	}
 	for _, der := range o.Identity.Certificate.Certificate {
 		if c, err := x509.ParseCertificate(der); err == nil {
 			u.issuers = append(u.issuers, c.RawIssuer)
 		}
 	}
-	u.config = &tls.Config{
-		ServerName:           o.Peer.ServerName,
-		MinVersion:           o.MinVersion,
-		NextProtos:           []string{"http/1.1"},
-		GetClientCertificate: u.certificate,
-		ClientSessionCache:   tls.NewLRUClientSessionCache(maxSessions),
-		// Verification is VerifyConnection's. The one of crypto/tls knows nothing of pins, names that differ from the
-		// server name, or weak keys, and does not look at resumed sessions again.
-		InsecureSkipVerify:          true, //nolint:gosec // see above
-		VerifyConnection:            func(cs tls.ConnectionState) error { return o.Bundle.Verify(&u.o.Peer, cs) },
-		DynamicRecordSizingDisabled: true,
+	u.breaker = breaker.New(breaker.Options{
+		FailureRatio: o.Breaker.FailureRatio, MinRequests: o.Breaker.MinRequests, Window: o.Breaker.Window,
+		OpenFor: o.Breaker.OpenFor, Probes: o.Breaker.Probes, Changed: u.breakerChanged,
+	})
+	u.set = balance.New(balance.Options[*Endpoint]{Policy: o.Balance, Open: u.open, Ejected: u.ejected})
+	u.list.Store(new([]*Endpoint))
+	now := time.Now()
+	if o.Proxy != nil && o.SRV == "" {
+		var specs []balance.Spec
+		places := make(map[string]place)
+		for i := range o.Servers {
+			s := &o.Servers[i]
+			specs = append(specs, balance.Spec{ID: s.Address, Weight: 1})
+			places[s.Address] = place{s, s.Address}
+		}
+		u.update(now, specs, places)
+		return u
 	}
-	u.classical = u.config.Clone()
-	u.classical.CurvePreferences = classical()
+	r := resolve.Options{SRV: o.SRV, DNS: o.DNS, Answered: u.answered}
+	if o.SRV == "" {
+		for _, s := range o.Servers {
+			r.Hosts = append(r.Hosts, s.Address)
+		}
+	}
+	if u.resolver, u.invalid = resolve.New(r); u.invalid != nil {
+		return u
+	}
+	select {
+	case <-u.resolver.First(): // nothing is to be looked up
+		u.take(now, u.resolver.Addresses())
+	default:
+	}
 	return u
 }
 
-// certificate presents our chain whatever authorities the server says it takes: a chain that it refuses explains itself,
-// none at all does not.
-func (u *Upstream) certificate(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	if c, ok := asked.Context().Value(connKey{}).(*Conn); ok {
-		c.asked, c.unlisted = true, len(asked.AcceptableCAs) > 0 && !u.listed(asked.AcceptableCAs)
+// Name is the name that the configuration gives it.
+func (u *Upstream) Name() string { return u.o.Name }
+
+// URL is for people.
+func (u *Upstream) URL() string { return u.o.URL }
+
+// Timeout returns the bounds that hold for its exchanges.
+func (u *Upstream) Timeout() *Timeout { return &u.o.Timeout }
+
+// Retry says when its exchanges are tried again.
+func (u *Upstream) Retry() *Retry { return &u.o.Retry }
+
+// Breaker decides whether an exchange is worth trying. It is asked once for an exchange, and told once how it ended.
+func (u *Upstream) Breaker() *breaker.Breaker { return u.breaker }
+
+// Budget bounds how many exchanges are tried again.
+func (u *Upstream) Budget() *breaker.Budget { return u.budget }
+
+// Metrics returns its counters.
+func (u *Upstream) Metrics() *metrics.Upstream { return u.o.Metrics }
+
+// Len counts the endpoints, whatever their state.
+func (u *Upstream) Len() int { return len(*u.list.Load()) }
+
+// Stats counts the connections that wait for an exchange and those that carry one.
+func (u *Upstream) Stats() (idle, active int) {
+	for _, e := range *u.list.Load() {
+		idle += e.idleConns()
 	}
-	return &u.o.Identity.Certificate, nil
+	return idle, int(u.active.Load())
+}
+
+// Sweep closes idle connections that are too old or that the upstream has closed. One goroutine calls it, now and then.
+func (u *Upstream) Sweep(now time.Time) {
+	for _, e := range *u.list.Load() {
+		e.sweep(now)
+	}
+}
+
+// Retire closes what is idle, lets what is busy finish its exchange, and ends Run; nothing is kept any more. Exchanges
+// that still last at cut are to be ended by whoever carries them; the zero time sets no such end.
+func (u *Upstream) Retire(cut time.Time) {
+	if !cut.IsZero() {
+		u.cut.Store(&cut)
+	}
+	u.mu.Lock()
+	again := u.retired
+	u.retired = true
+	u.mu.Unlock()
+	if again {
+		return
+	}
+	close(u.over)
+	for _, e := range *u.list.Load() { // does not change any more
+		e.retire()
+	}
+}
+
+// Overdue reports whether exchanges with a retired Upstream are to end now.
+func (u *Upstream) Overdue(now time.Time) bool {
+	cut := u.cut.Load()
+	return cut != nil && !now.Before(*cut)
+}
+
+// Drain puts the endpoint with that address, as Endpoints tells it, aside until Resume. It reports whether there is one.
+func (u *Upstream) Drain(address string) bool { return u.set.Drain(address) }
+
+// Resume takes back a Drain. It reports whether there was one.
+func (u *Upstream) Resume(now time.Time, address string) bool { return u.set.Resume(now, address) }
+
+// Replace has the drained endpoints of old, which u is to replace, be drained here as well.
+func (u *Upstream) Replace(old *Upstream) { u.set.KeepDrained(old.set.Drained()) }
+
+// EndpointStatus is how an Endpoint is.
+type EndpointStatus struct {
+	Address     string    // with the name that it was found under: name@ip:port
+	State       string    // in, ejected, unhealthy, drained
+	Outstanding int       // exchanges that use it
+	Failures    int       // in a row
+	Idle        int       // connections that wait for an exchange
+	Until       time.Time // when the ejection ends; zero when it is not ejected
+}
+
+// Endpoints returns how the endpoints are, in order of preference.
+func (u *Upstream) Endpoints() []EndpointStatus {
+	now, list := time.Now(), make([]EndpointStatus, 0, u.Len())
+	for _, m := range u.set.Endpoints() {
+		s := m.Status(now)
+		list = append(list, EndpointStatus{
+			Address: m.ID, State: s.State.String(), Outstanding: s.Outstanding, Failures: s.Failures,
+			Idle: m.Data.idleConns(), Until: s.Until,
+		})
+	}
+	return list
+}
+
+// Health is what metrics show of the endpoints and of the circuit breaker.
+func (u *Upstream) Health() (h metrics.Health) {
+	now := time.Now()
+	for _, m := range u.set.Endpoints() {
+		switch m.Status(now).State {
+		case balance.In:
+			h.In++
+		case balance.Ejected:
+			h.Ejected++
+		case balance.Unhealthy:
+			h.Unhealthy++
+		case balance.Drained:
+			h.Drained++
+		}
+	}
+	h.Breaker = breakerState(u.breaker.State())
+	return h
+}
+
+func breakerState(s breaker.State) metrics.BreakerState {
+	switch s {
+	case breaker.Open:
+		return metrics.BreakerOpen
+	case breaker.HalfOpen:
+		return metrics.BreakerHalfOpen
+	default:
+		return metrics.BreakerClosed
+	}
+}
+
+// take makes the endpoints those of an answer.
+func (u *Upstream) take(now time.Time, addresses []resolve.Address) {
+	specs := make([]balance.Spec, 0, len(addresses))
+	places := make(map[string]place, len(addresses))
+	for _, a := range addresses {
+		s := u.server(&a)
+		if s == nil {
+			continue // cannot be: it was looked up for one of them
+		}
+		id, p := idOf(&a), place{s, a.AddrPort.String()}
+		if u.o.Proxy != nil { // takes names; those with several addresses, whose weights add up, are one endpoint
+			id = net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port())))
+			p.address = id
+		}
+		specs = append(specs, balance.Spec{ID: id, Tier: a.Priority, Weight: a.Weight})
+		places[id] = p
+	}
+	u.update(now, specs, places)
+}
+
+// idOf is the address with the name that it was found under, if that is another.
+func idOf(a *resolve.Address) string {
+	if ip, err := netip.ParseAddr(a.Host); err == nil && ip.Unmap() == a.Addr() {
+		return a.AddrPort.String()
+	}
+	return a.Host + "@" + a.AddrPort.String()
+}
+
+// server returns what is known of the server at an address.
+func (u *Upstream) server(a *resolve.Address) *Server {
+	if u.o.SRV != "" {
+		return &u.o.Servers[0]
+	}
+	for i := range u.o.Servers {
+		host, port, err := net.SplitHostPort(u.o.Servers[i].Address)
+		if err != nil || strings.TrimSuffix(host, ".") != a.Host {
+			continue
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err == nil && uint16(n) == a.Port() {
+			return &u.o.Servers[i]
+		}
+	}
+	return nil
+}
+
+// update changes the endpoints, unless nobody needs them any more.
+func (u *Upstream) update(now time.Time, specs []balance.Spec, places map[string]place) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.retired {
+		return
+	}
+	u.places = places
+	left := u.set.Update(now, specs)
+	u.places = nil
+	var list []*Endpoint
+	for _, m := range u.set.Endpoints() {
+		list = append(list, m.Data)
+	}
+	u.list.Store(&list)
+	for _, m := range left {
+		m.Data.retire()
+	}
+	select {
+	case u.fresh <- struct{}{}:
+	default:
+	}
+}
+
+// open makes an endpoint that joins. update holds mu.
+func (u *Upstream) open(id string) *Endpoint {
+	p := u.places[id]
+	return newEndpoint(u, id, p.address, p.server)
 }
 
 // listed reports whether one of those authorities issued a certificate of our chain.
@@ -119,120 +315,4 @@ func (u *Upstream) listed(authorities [][]byte) bool {
 	return false
 }
 
-// connKey is what a handshake's context holds its *Conn under.
-type connKey struct{}
-
-// Name is the name that the configuration gives it.
-func (u *Upstream) Name() string { return u.o.Name }
-
-// URL is for people.
-func (u *Upstream) URL() string { return u.o.URL }
-
-// ServerName is the name that it is asked for in TLS.
-func (u *Upstream) ServerName() string { return u.o.Peer.ServerName }
-
-// Timeout returns the bounds that hold for its exchanges.
-func (u *Upstream) Timeout() *Timeout { return &u.o.Timeout }
-
-// Gate bounds how many exchanges use it at once; nil when nothing does.
-func (u *Upstream) Gate() *admission.Gate { return u.gate }
-
-// Metrics returns its counters.
-func (u *Upstream) Metrics() *metrics.Upstream { return u.o.Metrics }
-
-// Same reports whether o would make an Upstream that differs from u in nothing.
-func (u *Upstream) Same(o *Options) bool {
-	a, b := &u.o, o
-	return a.Name == b.Name && a.URL == b.URL && a.Address == b.Address && a.MinVersion == b.MinVersion &&
-		a.Identity == b.Identity && a.Bundle == b.Bundle && a.Pool == b.Pool && a.Timeout == b.Timeout &&
-		a.Metrics == b.Metrics && a.Buffers == b.Buffers &&
-		a.Peer.ServerName == b.Peer.ServerName && a.Peer.Mode == b.Peer.Mode &&
-		slices.Equal(a.Peer.Names, b.Peer.Names) && slices.Equal(a.Peer.Pins, b.Peer.Pins)
-}
-
-// Stats counts the connections that wait for an exchange and those that carry one.
-func (u *Upstream) Stats() (idle, active int) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.idle), int(u.active.Load())
-}
-
-// Dial makes a new connection for an exchange. It ends early when ctx does, with the cause of that. Errors are
-// *fault.Fault. The caller calls Keep or Close on the connection.
-func (u *Upstream) Dial(ctx context.Context) (*Conn, error) {
-	dialer := net.Dialer{Timeout: u.o.Timeout.Connect}
-	nc, err := dialer.DialContext(ctx, "tcp", u.o.Address)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, fault.Classify(fault.PhaseConnect, err)
-	}
-	c, err := u.handshake(ctx, conn.NewSocket(nc))
-	if err != nil {
-		return nil, err
-	}
-	u.active.Add(1)
-	u.o.Metrics.ConnOpened()
-	return c, nil
-}
-
-func (u *Upstream) handshake(ctx context.Context, s *conn.Socket) (*Conn, error) {
-	begin := time.Now()
-	wire := conn.NewWire(s, u.o.Buffers)
-	config, whole := u.classical, u.groups.whole(begin)
-	if whole {
-		config = u.config
-	}
-	c := &Conn{u: u, socket: s, wire: wire, tls: tls.Client(wire, config), born: begin}
-	unwatch := context.AfterFunc(ctx, s.Interrupt)
-	timer := time.AfterFunc(u.o.Timeout.TLSHandshake, s.Interrupt)
-	// The context is for certificate alone: crypto/tls would close the connection under us when it ends.
-	err := c.tls.HandshakeContext(context.WithValue(context.WithoutCancel(ctx), connKey{}, c))
-	late, cancelled := !timer.Stop(), !unwatch()
-	if err == nil && (late || cancelled) {
-		err = conn.ErrInterrupted // the socket is or will be
-	}
-	if err == nil {
-		state := c.tls.ConnectionState()
-		c.resumed = state.DidResume
-		if whole {
-			u.groups.chosen(state.CurveID, begin)
-		}
-		u.o.Metrics.Handshake(c.resumed, time.Since(begin))
-		return c, nil
-	}
-	_ = wire.Close()
-	wire.Rest()
-	u.groups.forget() // a server that wants ML-KEM by now has no other way to say so
-	if errors.Is(err, conn.ErrInterrupted) {
-		switch {
-		case ctx.Err() != nil:
-			err = context.Cause(ctx)
-		case late:
-			err = fault.New(fault.TLSHandshakeTimeout, fmt.Errorf("TLS handshake with %s: nothing after %v", u.o.Address, u.o.Timeout.TLSHandshake))
-		}
-	}
-	return nil, c.Fault(fault.PhaseHandshake, fmt.Errorf("TLS handshake with %s: %w", u.o.Address, err))
-}
-
-// Retire closes what is idle and lets what is busy finish its exchange; nothing is kept any more. Exchanges that still
-// last at cut are to be ended by whoever carries them; the zero time sets no such end.
-func (u *Upstream) Retire(cut time.Time) {
-	u.mu.Lock()
-	idle := u.idle
-	u.idle, u.retired = nil, true
-	u.mu.Unlock()
-	if !cut.IsZero() {
-		u.cut.Store(&cut)
-	}
-	for _, c := range idle {
-		c.close(metrics.ClosedRetired)
-	}
-}
-
-// Overdue reports whether exchanges with a retired Upstream are to end now.
-func (u *Upstream) Overdue(now time.Time) bool {
-	cut := u.cut.Load()
-	return cut != nil && !now.Before(*cut)
-}
+var errNoAddress = errors.New("no address is known")

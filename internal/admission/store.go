@@ -1,0 +1,426 @@
+package admission
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// The bucket in the store is the time at which it is full, in µs of the store's
+// clock since 2023, and the interval by which that was reckoned, so that it keeps
+// its debt in tokens when the rate changes. Of what is wanted it grants as much as
+// there is. Nothing else is asked than GET, SET and TIME, in Redis 5 or later.
+const script = `
+local clock = redis.call('TIME')
+local now = (clock[1] - 1700000000) * 1000000 + clock[2]
+local interval, burst, want = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local full = now
+local was = redis.call('GET', KEYS[1])
+if was then
+  local at, by = string.match(was, '^(%S+) (%S+)$')
+  if at then full = now + math.min(math.max(at - now, 0) / by, burst) * interval end
+end
+local room = math.max(math.floor(burst - (full - now) / interval + 0.000001), 0)
+local granted = math.min(want, room)
+local wait = 0
+full = full + granted * interval
+if granted < want then wait = math.max(math.ceil(full + interval - now - burst * interval), 1) end
+if granted > 0 or want == 0 then
+  redis.call('SET', KEYS[1], string.format('%.17g %.17g', full, interval), 'PX', math.ceil((full - now) / 1000) + 1)
+end
+return {granted, wait, math.ceil(full - now)}
+`
+
+const (
+	openTimeout = 2 * time.Second // for finding the store, which no exchange waits for
+	firstPause  = 100 * time.Millisecond
+	lastPause   = 10 * time.Second
+	mostAsks    = 256 // in a round trip
+)
+
+// serve puts the questions to the store until ctx is done. It is the one goroutine of a Shared.
+func (s *Shared) serve(ctx context.Context, l *link) {
+	defer close(s.done)
+	defer l.close()
+	batch := make([]*ask, 0, mostAsks)
+	var (
+		down  bool
+		back  time.Time     // when the store was found again
+		pause time.Duration // the last one
+	)
+	for {
+		batch = batch[:0]
+		if !down {
+			select {
+			case a := <-s.queue:
+				batch = s.more(append(batch, a))
+			case <-s.wake:
+			case <-ctx.Done():
+			}
+		}
+		answers, err := s.round(ctx, l, batch)
+		if err == nil {
+			for i, a := range batch {
+				s.settle(a, &answers[i])
+			}
+			s.away.Store(false)
+			if down {
+				down, back = false, time.Now()
+				s.tell(nil)
+			}
+			continue
+		}
+		s.away.Store(true)
+		closing := ctx.Err() != nil
+		if !closing {
+			s.failed.Add(1)
+			s.trouble.Store(&err)
+		}
+		for _, a := range batch {
+			s.settle(a, nil)
+		}
+		if !closing && !down {
+			s.tell(err)
+		}
+		if !down && time.Since(back) > lastPause {
+			pause = 0 // it had been well for so long that this is another illness
+		}
+		down, pause = true, min(max(2*pause, firstPause), lastPause)
+		if !s.rest(ctx, pause-rand.N(pause/4)) { // a fleet does not come back in step
+			return
+		}
+	}
+}
+
+func (s *Shared) tell(err error) {
+	if s.changed != nil {
+		s.changed(err)
+	}
+}
+
+// more adds what else is in the queue, as far as it goes into one round trip.
+func (s *Shared) more(batch []*ask) []*ask {
+	for len(batch) < mostAsks {
+		select {
+		case a := <-s.queue:
+			batch = append(batch, a)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// rest waits, and answers those who had not noticed that the store is away; false
+// when ctx is done.
+func (s *Shared) rest(ctx context.Context, pause time.Duration) bool {
+	s.next.Store(s.table.now() + int64(pause))
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	for {
+		select {
+		case a := <-s.queue:
+			s.settle(a, nil)
+		case <-t.C:
+			return ctx.Err() == nil
+		case <-ctx.Done():
+			for _, a := range s.more(nil) {
+				s.settle(a, nil)
+			}
+			return false
+		}
+	}
+}
+
+// round puts the questions of a batch, or looks whether the store is there when
+// there are none.
+func (s *Shared) round(ctx context.Context, l *link, batch []*ask) ([]answer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	questions := make([]question, len(batch))
+	for i, a := range batch {
+		questions[i] = question{key: a.key, interval: a.budget.interval, burst: a.budget.burst, want: s.wanted(a)}
+	}
+	s.asked.Add(uint64(len(batch)))
+	s.trips.Add(1)
+	return l.put(ctx, questions)
+}
+
+// question is an ask in the words of the script.
+type question struct {
+	key         string
+	interval    float64
+	burst, want int
+}
+
+// link is the connection to the store, opened when it is needed. It belongs to one goroutine.
+type link struct {
+	at      *address
+	dial    func(context.Context) (net.Conn, error)
+	timeout time.Duration
+	probe   string // a key to try the store with
+
+	client *redis.Client // nil while there is no connection
+	conn   net.Conn
+}
+
+// put returns the answers to all questions, or an error, after which the link is
+// closed. A connection that was lost since the last time, as when the store was
+// restarted or does not keep idle ones, is no failure: another is tried.
+func (l *link) put(ctx context.Context, questions []question) ([]answer, error) {
+	used := l.client != nil
+	answers, err := l.tryPut(ctx, questions)
+	var slow net.Error
+	if err != nil && used && !redis.HasErrorPrefix(err, "") && (!errors.As(err, &slow) || !slow.Timeout()) {
+		answers, err = l.tryPut(ctx, questions)
+	}
+	return answers, err
+}
+
+func (l *link) tryPut(ctx context.Context, questions []question) (answers []answer, err error) {
+	if l.client == nil {
+		err = l.open(ctx)
+	} else if len(questions) == 0 {
+		err = l.look(ctx, l.timeout)
+	}
+	if err == nil && len(questions) > 0 {
+		answers, err = l.exchange(ctx, questions)
+	}
+	if err != nil {
+		l.close()
+		return nil, l.describe(err)
+	}
+	return answers, nil
+}
+
+// open connects and tries the script, which need not be known to the store.
+func (l *link) open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	conn, err := l.dial(ctx)
+	if err != nil {
+		return err
+	}
+	l.conn = conn
+	l.client = l.at.client(conn)
+	if err := l.look(ctx, openTimeout); err != nil {
+		return err
+	}
+	return l.look(ctx, l.timeout) // a store that is too slow for exchanges is away, too
+}
+
+// look has the script write a key that expires at once: a store that answers, but
+// cannot write, is as good as away.
+func (l *link) look(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return l.client.Eval(ctx, script, []string{l.probe}, 1, 1, 0).Err()
+}
+
+func (l *link) close() {
+	if l.client != nil {
+		_ = l.client.Close() // nothing was written that could be lost
+		l.conn.Close()       // if the client has not come to use it
+		l.client, l.conn = nil, nil
+	}
+}
+
+// exchange is one round trip, and a second one when the store has lost the script.
+func (l *link) exchange(ctx context.Context, questions []question) ([]answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	cmds, err := l.pipe(ctx, questions, false)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		cmds, err = l.pipe(ctx, questions, true)
+	}
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]answer, len(cmds))
+	for i, cmd := range cmds {
+		n, err := cmd.(*redis.Cmd).Int64Slice()
+		if err != nil {
+			return nil, err
+		}
+		if len(n) != 3 {
+			return nil, fmt.Errorf("the script returned %d numbers instead of 3", len(n))
+		}
+		answers[i] = answer{granted: int(n[0]), wait: time.Duration(n[1]) * time.Microsecond, full: time.Duration(n[2]) * time.Microsecond}
+	}
+	return answers, nil
+}
+
+var scriptHash = redis.NewScript(script).Hash()
+
+// pipe sends the questions together; the first brings the script along if teach is set.
+func (l *link) pipe(ctx context.Context, questions []question, teach bool) ([]redis.Cmder, error) {
+	return l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, q := range questions {
+			if teach && i == 0 {
+				p.Eval(ctx, script, []string{q.key}, q.interval, q.burst, q.want)
+			} else {
+				p.EvalSha(ctx, scriptHash, []string{q.key}, q.interval, q.burst, q.want)
+			}
+		}
+		return nil
+	})
+}
+
+// describe says where err is from, without the password, which a server could repeat.
+func (l *link) describe(err error) error {
+	if pw := l.at.password; pw != "" && strings.Contains(err.Error(), pw) {
+		err = errors.New(strings.ReplaceAll(err.Error(), pw, "…"))
+	}
+	return fmt.Errorf("store at %s: %w", l.at, err)
+}
+
+// address is what a URL of a store says.
+type address struct {
+	network, host  string // host with its port, or the socket's path
+	user, password string
+	db             int
+	tls            bool
+	serverName     string
+}
+
+// CheckURL reports what is wrong with the URL of a store: redis://host:port/db,
+// rediss:// for TLS, or unix:///path?db=n, with user and password if need be.
+// The error quotes nothing of it, because any part may be a piece of a password
+// that was written without its percent signs.
+func CheckURL(raw string) error {
+	_, err := parseURL(raw)
+	return err
+}
+
+func parseURL(raw string) (*address, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Opaque != "" {
+		return nil, errors.New("not a URL; one looks like redis://127.0.0.1:6379/0, and a password in it has %40 for @ and %2F for /")
+	}
+	a := &address{network: "tcp"}
+	db := ""
+	switch u.Scheme {
+	case "redis", "rediss":
+		if u.Hostname() == "" {
+			return nil, errors.New("the URL names no host; one looks like redis://127.0.0.1:6379/0")
+		}
+		port := u.Port()
+		if port == "" {
+			port = "6379"
+		}
+		a.host, a.serverName = net.JoinHostPort(u.Hostname(), port), u.Hostname()
+		a.tls = u.Scheme == "rediss"
+		db = strings.TrimPrefix(u.Path, "/")
+		if u.RawQuery != "" {
+			return nil, errors.New("the URL of a store has nothing behind a question mark")
+		}
+	case "unix":
+		if u.Host != "" || !strings.HasPrefix(u.Path, "/") {
+			return nil, errors.New("the URL names no absolute path; one looks like unix:///run/redis/redis.sock")
+		}
+		a.network, a.host = "unix", u.Path
+		q, err := url.ParseQuery(u.RawQuery)
+		if err != nil || len(q) > 1 || len(q) == 1 && len(q["db"]) != 1 {
+			return nil, errors.New("the URL of a store's socket has nothing but db=n behind a question mark")
+		}
+		db = q.Get("db")
+	default:
+		return nil, errors.New(`the URL of a store begins with "redis://", "rediss://" or "unix://"`)
+	}
+	if db != "" {
+		n, err := strconv.ParseUint(db, 10, 16)
+		if err != nil {
+			return nil, errors.New("the URL's database is not a number; one looks like redis://127.0.0.1:6379/0")
+		}
+		a.db = int(n)
+	}
+	if u.Fragment != "" {
+		return nil, errors.New("the URL of a store has nothing behind a #; in a password, that is %23")
+	}
+	if u.User != nil {
+		a.user = u.User.Username()
+		a.password, _ = u.User.Password()
+	}
+	return a, nil
+}
+
+// String is the address without user and password.
+func (a *address) String() string {
+	switch {
+	case a.network == "unix":
+		return "unix://" + a.host
+	case a.tls:
+		return "rediss://" + a.host
+	}
+	return "redis://" + a.host
+}
+
+// GoString does not print the password either.
+func (a *address) GoString() string { return a.String() }
+
+func printable(raw string) string {
+	a, err := parseURL(raw)
+	if err != nil {
+		return "a URL that is not valid"
+	}
+	return a.String()
+}
+
+// dial returns how to connect to a; nil roots are the system's.
+func (a *address) dial(roots *x509.CertPool) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		d := new(net.Dialer)
+		if a.tls {
+			d := &tls.Dialer{NetDialer: d, Config: &tls.Config{ServerName: a.serverName, RootCAs: roots, MinVersion: tls.VersionTLS12}}
+			return d.DialContext(ctx, a.network, a.host)
+		}
+		return d.DialContext(ctx, a.network, a.host)
+	}
+}
+
+var errLost = errors.New("the connection was closed")
+
+// client returns a client of go-redis for this one connection, and nothing else:
+// no second one, no retries, no goroutine that goes on dialling, no names or
+// notifications asked for. Losing it is for link to notice and to mend.
+func (a *address) client(conn net.Conn) *redis.Client {
+	// The module logs to stderr, through a variable of its own. All it could say reaches us as errors.
+	logging.Disable()
+	return redis.NewClient(&redis.Options{
+		Network: a.network,
+		Addr:    a.host,
+		Dialer: func(context.Context, string, string) (net.Conn, error) {
+			if conn == nil {
+				return nil, errLost
+			}
+			c := conn
+			conn = nil
+			return c, nil
+		},
+		Username: a.user, Password: a.password, DB: a.db,
+		Protocol:                 2, // nothing is pushed to us
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		MaxRetries:               -1,
+		DialerRetries:            1,
+		PoolSize:                 2, // after as many failures the pool would look for the store by itself; there can be one
+		PipelinePoolSize:         -1,
+		ConnMaxIdleTime:          -1,
+		ContextTimeoutEnabled:    true,
+		ReadBufferSize:           8 << 10,
+		WriteBufferSize:          8 << 10,
+	})
+}

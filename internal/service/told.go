@@ -1,0 +1,34 @@
+package service
+
+import (
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
+)
+
+// upstreamChanged records what happened to an upstream apart from exchanges.
+func (s *service) upstreamChanged(e upstream.Event) {
+	switch e.Kind {
+	case upstream.EndpointEjected:
+		s.logger.Warn("endpoint put aside", "upstream", e.Upstream, "endpoint", e.Endpoint, "for", e.For.Round(time.Millisecond))
+	case upstream.EndpointUnhealthy:
+		s.logger.Warn("endpoint is unhealthy", "upstream", e.Upstream, "endpoint", e.Endpoint, "err", e.Err)
+	case upstream.EndpointHealthy:
+		s.logger.Info("endpoint is healthy", "upstream", e.Upstream, "endpoint", e.Endpoint)
+	case upstream.BreakerChanged:
+		s.logger.Warn("circuit breaker changed", "upstream", e.Upstream, "from", e.Change.From, "to", e.Change.To)
+	case upstream.ResolveFailed:
+		s.logger.Warn("names not resolved", "upstream", e.Upstream, "err", e.Err)
+	case upstream.ResolveRecovered:
+		s.logger.Info("names resolved again", "upstream", e.Upstream)
+	}
+}
+
+// storeChanged records that the store of a shared rate limit is away, or back.
+func (s *service) storeChanged(err error) {
+	if err != nil {
+		s.logger.Warn("store of the shared rate limit is away", "err", err)
+		return
+	}
+	s.logger.Info("store of the shared rate limit is back")
+}

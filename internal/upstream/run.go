@@ -1,0 +1,111 @@
+package upstream
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
+	"github.com/mtls-proxy/mtls-proxy/internal/resolve"
+)
+
+// EventKind is what has changed.
+type EventKind uint8
+
+// The kinds of events.
+const (
+	EndpointEjected   EventKind = iota // Endpoint, For
+	EndpointUnhealthy                  // Endpoint, Err
+	EndpointHealthy                    // Endpoint
+	BreakerChanged                     // Change
+	ResolveFailed                      // Err; once, until it succeeds again
+	ResolveRecovered
+)
+
+// Event is a change of state that an operator may want to know of.
+type Event struct {
+	Kind     EventKind
+	At       time.Time
+	Upstream string
+	Endpoint string         // its Address
+	For      time.Duration  // how long it is ejected
+	Change   breaker.Change // of the circuit breaker
+	Err      error
+}
+
+// maxEvents is how many events wait for Run to tell them. What does not fit is counted all the same, and not told.
+const maxEvents = 64
+
+// tell keeps an event for Run. It does not wait.
+func (u *Upstream) tell(e Event) {
+	e.Upstream = u.o.Name
+	if e.At.IsZero() {
+		e.At = time.Now()
+	}
+	select {
+	case u.events <- e:
+	default:
+	}
+}
+
+// Run keeps an Upstream up to date until ctx is done or it is retired: it looks names up, again and again, and checks
+// endpoints as Options.Check says. It tells each Event to told, unless that is nil; nothing but further events waits for
+// told. It is called once. All goroutines that it starts have ended when it returns.
+func (u *Upstream) Run(ctx context.Context, told func(Event)) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	select {
+	case <-u.over:
+		return
+	default:
+	}
+	if u.resolver != nil {
+		group.Go(func() { u.resolver.Run(ctx) })
+	}
+	if u.o.Check.Path != "" {
+		group.Go(func() { u.watch(ctx) })
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-u.over:
+			return
+		case e := <-u.events:
+			if told != nil {
+				told(e)
+			}
+		}
+	}
+}
+
+// answered takes in what a round of lookups came to.
+func (u *Upstream) answered(a resolve.Answer) {
+	failed := a.Err != nil
+	if failed {
+		u.o.Metrics.DNSFailed()
+	}
+	if failed != u.failing {
+		kind := ResolveRecovered
+		if failed {
+			kind = ResolveFailed
+		}
+		u.tell(Event{Kind: kind, At: a.At, Err: a.Err})
+		u.failing = failed
+	}
+	if a.Changed {
+		u.take(a.At, a.Addresses)
+	}
+}
+
+func (u *Upstream) ejected(m *member, d time.Duration) {
+	u.o.Metrics.Ejected()
+	u.tell(Event{Kind: EndpointEjected, Endpoint: m.ID, For: d})
+}
+
+func (u *Upstream) breakerChanged(c breaker.Change) {
+	u.o.Metrics.BreakerChanged(breakerState(c.To))
+	u.tell(Event{Kind: BreakerChanged, At: c.At, Change: c})
+}
