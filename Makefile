@@ -49,13 +49,14 @@ test: lint test-unit test-race test-systemd ## Everything, installing what it ne
 	@echo 'make test: done'
 
 test-unit: ## Unit and script tests
+	@$(need) redis-server=redis-server
 	go test -count=1 ./...
 
 test-short: ## Unit tests alone, in seconds
 	go test -short ./...
 
 test-race: ## The same tests under the race detector (gcc)
-	@$(need) gcc=gcc
+	@$(need) gcc=gcc redis-server=redis-server
 	CGO_ENABLED=1 go test -race -count=1 ./...
 
 test-systemd: ## Install, reload, upgrade, purge under a booted systemd (root, network); SUITES, CLAIMS
@@ -82,7 +83,7 @@ fuzz: ## Each fuzz target for FUZZTIME (30s)
 	@for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' "$$package" | grep '^Fuzz' || true); do \
 			echo "==== $$package $$target"; \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$package"; \
 		done; \
 	done
 

@@ -471,7 +471,7 @@ service_claims=( # all but the first, which the others need
 # Claims about connections that are kept over a restart, without those about
 # upgrades. They run once this is "yes".
 # shellcheck disable=SC2034 # likewise
-connections_are_kept=no
+connections_are_kept=yes
 # shellcheck disable=SC2034 # likewise
 kept_claims=(
   twenty_restarts_under_load_lose_no_kept_connection
