@@ -33,6 +33,7 @@ type exchange struct {
 	whole bool // that body is there to its end
 	end   int  // where it ends then
 
+	waited   bool // it stood in line, so that start is a while ago
 	streamed bool // the body went, or goes, by an upload: it is not there any more
 
 	last     bool // the caller's connection is closed behind it
@@ -267,6 +268,7 @@ func (x *session) rateKey(r *snapshot.Rate) []byte {
 
 // queue waits in line for as long as the exchange is wanted.
 func (x *session) queue(ctx context.Context, enter func(gone <-chan struct{}) bool) (ok bool) {
+	x.work.exchange.waited = true
 	x.abandonable(ctx, func(ctx context.Context) { ok = enter(ctx.Done()) })
 	return ok
 }

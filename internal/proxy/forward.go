@@ -50,8 +50,12 @@ func (x *session) forward(ctx context.Context) {
 func (x *session) connect(ctx context.Context, fresh bool) *fault.Fault {
 	e := &x.work.exchange
 	var c *upstream.Conn
+	now := e.start
+	if e.waited {
+		now = time.Now()
+	}
 	if !fresh {
-		c = e.try.Endpoint.Take(e.start)
+		c = e.try.Endpoint.Take(now)
 	}
 	for c == nil {
 		var err error

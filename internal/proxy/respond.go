@@ -66,6 +66,9 @@ func (x *session) conclude(up *upload) {
 		keep = false
 		x.unread = true
 	}
+	if w.resp.Framing == http1.NoBody {
+		w.exchange.conn.Doubt()
+	}
 	x.giveBack(keep, why)
 }
 

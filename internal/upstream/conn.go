@@ -20,6 +20,7 @@ type Conn struct {
 	resumed bool
 	reused  bool
 	brimful bool // the last Read left no room: crypto/tls may hold more of that record
+	doubted bool // it is to be looked at before another exchange, however soon that comes
 
 	asked    bool // the server asked for our certificate
 	unlisted bool // and its list of acceptable authorities had no issuer of ours
@@ -45,6 +46,10 @@ func (c *Conn) Read(b []byte) (int, error) {
 	c.brimful = n == len(b)
 	return n, err
 }
+
+// Doubt tells that the upstream may have more to say than the exchange had to hear: servers that send a body after HEAD
+// send it a little later.
+func (c *Conn) Doubt() { c.doubted = true }
 
 // Ready reports whether Read would return something at once that was read ahead.
 func (c *Conn) Ready() bool { return c.wire.Ready() }

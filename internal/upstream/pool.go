@@ -28,11 +28,11 @@ func (e *Endpoint) Take(now time.Time) *Conn {
 			c.close(metrics.ClosedFault)
 			continue
 		}
-		if (now.Sub(c.since) > quiet || c.wire.Buffered()) && !c.silent() {
+		if (now.Sub(c.since) > quiet || c.doubted || c.wire.Buffered()) && !c.silent() {
 			c.close(metrics.ClosedByUpstream)
 			continue
 		}
-		c.reused = true
+		c.reused, c.doubted = true, false
 		e.up.active.Add(1)
 		e.o.Metrics.ConnReused()
 		return c
