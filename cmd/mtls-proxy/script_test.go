@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -116,18 +117,32 @@ func plain(ts *testscript.TestScript, neg bool, name string, args []string, want
 
 func cmdFreePort(ts *testscript.TestScript, neg bool, args []string) {
 	plain(ts, neg, "freeport", args, 1)
-	// All are bound before the first is released, so that they differ.
-	var lns []net.Listener
 	for _, name := range args {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		ts.Check(err)
-		lns = append(lns, ln)
-		ts.Setenv(name, ln.Addr().String())
-	}
-	for _, ln := range lns {
-		ln.Close()
+		ts.Setenv(name, freeAddress(ts))
 	}
 }
+
+// freeAddress finds a port below those that the kernel gives to whoever asks for any, so that no other script's connection
+// gets it before it is used. No two scripts get the same.
+func freeAddress(ts *testscript.TestScript) string {
+	const first, count = 12000, 20000
+	for range count {
+		address := fmt.Sprintf("127.0.0.1:%d", first+lastPort.Add(1)%count)
+		if ln, err := net.Listen("tcp", address); err == nil {
+			ln.Close()
+			return address
+		}
+	}
+	ts.Fatalf("no port is free")
+	return ""
+}
+
+// lastPort counts the ports that were tried, from somewhere: another run of the tests may be going on.
+var lastPort = func() *atomic.Uint32 {
+	n := new(atomic.Uint32)
+	n.Store(uint32(os.Getpid()) * 100)
+	return n
+}()
 
 // cmdOccupy listens on a port that the script then tries to use.
 func cmdOccupy(ts *testscript.TestScript, neg bool, args []string) {

@@ -24,7 +24,7 @@ const (
 
 // SharedOptions are the settings of a Shared. They never print their secrets.
 type SharedOptions struct {
-	URL      string // as CheckURL wants it
+	URL      string // redis://host:port/db, rediss:// for TLS, or unix:///path?db=n
 	Password string // instead of the URL's
 	RootCAs  *x509.CertPool
 	Prefix   string // of all names in the store; "mtls-proxy:rate:" when empty. Limits with different prefixes have different budgets.

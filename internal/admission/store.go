@@ -296,15 +296,10 @@ type address struct {
 	serverName     string
 }
 
-// CheckURL reports what is wrong with the URL of a store: redis://host:port/db,
-// rediss:// for TLS, or unix:///path?db=n, with user and password if need be.
-// The error quotes nothing of it, because any part may be a piece of a password
-// that was written without its percent signs.
-func CheckURL(raw string) error {
-	_, err := parseURL(raw)
-	return err
-}
-
+// parseURL reads the URL of a store: redis://host:port/db, rediss:// for TLS,
+// or unix:///path?db=n, with user and password if need be. The error quotes
+// nothing of it, because any part may be a piece of a password that was written
+// without its percent signs.
 func parseURL(raw string) (*address, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Opaque != "" {

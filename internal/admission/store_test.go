@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-func TestCheckURL(t *testing.T) {
+func TestParseURL(t *testing.T) {
 	for _, good := range []string{
 		"redis://127.0.0.1:6379/0",
 		"redis://127.0.0.1",
@@ -29,8 +29,8 @@ func TestCheckURL(t *testing.T) {
 		"unix:///run/redis/redis.sock",
 		"unix://user:pw@/run/redis/redis.sock?db=3",
 	} {
-		if err := CheckURL(good); err != nil {
-			t.Errorf("CheckURL(%q) = %v; want it accepted", good, err)
+		if _, err := parseURL(good); err != nil {
+			t.Errorf("parseURL(%q) = %v; want it accepted", good, err)
 		}
 	}
 	for _, bad := range []string{
@@ -62,25 +62,25 @@ func TestCheckURL(t *testing.T) {
 		"unix:///run/redis.sock?db=1&db=2",
 		"unix:///run/redis.sock?db=sekret",
 	} {
-		err := CheckURL(bad)
+		_, err := parseURL(bad)
 		if err == nil {
-			t.Errorf("CheckURL(%q) = nil; want it refused", bad)
+			t.Errorf("parseURL(%q) = nil; want it refused", bad)
 			continue
 		}
 		for _, part := range []string{"sekret", "sek", "ret@"} {
 			if strings.Contains(err.Error(), part) {
-				t.Errorf("CheckURL(%q) = %v; want nothing of it quoted", bad, err)
+				t.Errorf("parseURL(%q) = %v; want nothing of it quoted", bad, err)
 			}
 		}
 	}
 }
 
-func FuzzCheckURLQuotesNothing(f *testing.F) {
+func FuzzParseURLQuotesNothing(f *testing.F) {
 	f.Add("redis", "user:", "host:6379/0")
 	f.Add("unix", "", "/run/redis.sock?db=%")
 	const password = "Zq7~Zq7"
 	f.Fuzz(func(t *testing.T, scheme, before, after string) {
-		if err := CheckURL(scheme + "://" + before + password + "@" + after); err != nil && strings.Contains(err.Error(), "Zq7") {
+		if _, err := parseURL(scheme + "://" + before + password + "@" + after); err != nil && strings.Contains(err.Error(), "Zq7") {
 			t.Errorf("the password is quoted: %v", err)
 		}
 	})

@@ -116,12 +116,15 @@ func (d *drain) step(expired bool) {
 			room = d.keep - len(s.kept)
 		}
 	}
+	for x := range s.sessions {
+		if phaseOf(x.word.Load()) == cancelKeep { // on its way
+			room--
+		}
+	}
 	late := time.Since(d.begin) > freshGrace
 	for x := range s.sessions {
 		w := x.word.Load()
 		switch p := phaseOf(w); {
-		case p == cancelKeep:
-			room--
 		case !p.idle():
 		case d.keep == 0:
 			if p != phaseFresh || late {

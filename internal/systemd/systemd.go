@@ -6,11 +6,7 @@
 package systemd
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -27,21 +23,3 @@ func WatchdogInterval() (time.Duration, error) {
 	}
 	return d, nil
 }
-
-// Credential returns the path of a credential that the unit loads with
-// LoadCredential= or one of its relatives. It does not open the file.
-func Credential(name string) (path string, err error) {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	switch {
-	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
-		return "", fmt.Errorf("credential %q: the name is not that of a file in one folder", name)
-	case dir == "":
-		return "", fmt.Errorf("credential %q: %w", name, ErrNoCredentials)
-	}
-	return filepath.Join(dir, name), nil
-}
-
-// ErrNoCredentials says that the service manager gave this process no
-// credentials: it was not started by systemd, its unit loads none, or it is an
-// ExecReload= of a version that keeps them from such commands.
-var ErrNoCredentials = errors.New("no credentials were passed (CREDENTIALS_DIRECTORY is not set)")

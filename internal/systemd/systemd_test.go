@@ -1,7 +1,6 @@
 package systemd
 
 import (
-	"errors"
 	"os"
 	"strconv"
 	"testing"
@@ -31,27 +30,6 @@ func TestWatchdogInterval(t *testing.T) {
 			}
 			if _, there := os.LookupEnv("WATCHDOG_USEC"); there {
 				t.Error("WATCHDOG_USEC is still in the environment")
-			}
-		})
-	}
-}
-
-func TestCredential(t *testing.T) {
-	for _, tt := range []struct {
-		name, dir, credential, want string
-		none, bad                   bool
-	}{
-		{name: "a path in the folder", dir: "/run/credentials/x", credential: "client-key", want: "/run/credentials/x/client-key"},
-		{name: "no folder", credential: "client-key", none: true, bad: true},
-		{name: "out of the folder", dir: "/run/credentials/x", credential: "../y", bad: true},
-		{name: "the folder above", dir: "/run/credentials/x", credential: "..", bad: true},
-		{name: "no name", dir: "/run/credentials/x", bad: true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Setenv("CREDENTIALS_DIRECTORY", tt.dir)
-			got, err := Credential(tt.credential)
-			if got != tt.want || (err != nil) != tt.bad || errors.Is(err, ErrNoCredentials) != tt.none {
-				t.Errorf("Credential(%q) = %q, %v; want %q", tt.credential, got, err, tt.want)
 			}
 		})
 	}
