@@ -67,6 +67,8 @@ type Upstream struct {
 	ProxyPasswordFile string          `toml:"proxy_password_file"` // "": no password; Config.ProxyPassword reads it
 	Pool              Pool            `toml:"pool"`
 	Timeout           UpstreamTimeout `toml:"timeout"`
+	Retry             Retry           `toml:"retry"`
+	CircuitBreaker    CircuitBreaker  `toml:"circuit_breaker"`
 	HealthCheck       HealthCheck     `toml:"health_check"`
 }
 
@@ -134,6 +136,36 @@ type UpstreamTimeout struct {
 	Idle           Duration `toml:"idle"`
 	Request        Duration `toml:"request"`
 	TunnelIdle     Duration `toml:"tunnel_idle"`
+}
+
+// Retry says when a request is tried again, and how often.
+type Retry struct {
+	Attempts   int      `toml:"attempts"`    // tries after the first; 0: none
+	TryTimeout Duration `toml:"try_timeout"` // 0: none of its own
+	On         []string `toml:"on"`          // of the Retry… constants; may be empty, which is like no attempts
+	Budget     float64  `toml:"budget"`      // retries per request, 0 to 1
+	MaxBody    Size     `toml:"max_body"`
+	Backoff    Duration `toml:"backoff"`
+}
+
+// The values of Retry.On.
+const (
+	RetryConnect            = "connect"
+	RetryUnsent             = "unsent"
+	RetryReset              = "reset"
+	RetryBadGateway         = "502"
+	RetryServiceUnavailable = "503"
+	RetryGatewayTimeout     = "504"
+	RetryTimeout            = "timeout"
+)
+
+// CircuitBreaker says when an upstream gets no requests for a while.
+type CircuitBreaker struct {
+	FailureRatio float64  `toml:"failure_ratio"` // above 0, at most 1
+	MinRequests  int      `toml:"min_requests"`
+	Window       Duration `toml:"window"`
+	OpenFor      Duration `toml:"open_for"`
+	Probes       int      `toml:"probes"`
 }
 
 // HealthCheck is the request that asks each endpoint how it is. There are no

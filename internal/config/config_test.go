@@ -437,9 +437,9 @@ func TestTablesStartFromTheDefaultsAndNotFromEachOther(t *testing.T) {
 		t.Errorf("a change to one listener shows in another: %s", got)
 	}
 	u := cfg.Upstream["bank.example"]
-	u.HealthCheck.Expect[0] = 0
-	if other := cfg.Upstream["default"]; other.HealthCheck.Expect[0] != 200 {
-		t.Errorf("a change to one upstream shows in another: %v", other.HealthCheck.Expect)
+	u.Retry.On[0], u.HealthCheck.Expect[0] = "changed", 0
+	if other := cfg.Upstream["default"]; other.Retry.On[0] != RetryConnect || other.HealthCheck.Expect[0] != 200 {
+		t.Errorf("a change to one upstream shows in another: %v %v", other.Retry.On, other.HealthCheck.Expect)
 	}
 	if names := slices.Sorted(maps.Keys(cfg.Upstream)); !slices.Equal(names, []string{"bank.example", "default"}) {
 		t.Errorf("upstreams are %v", names)

@@ -24,7 +24,7 @@ func (k kind) example() string {
 		return `"http://HOST:PORT"`
 	case codes:
 		return "[200, 204]"
-	case list, oneOrList, pins:
+	case list, choices, oneOrList, pins:
 		return `["…"]`
 	case boolean:
 		return "true"
@@ -43,7 +43,7 @@ func (k kind) example() string {
 // String names the kind after "is not".
 func (k kind) String() string {
 	switch k {
-	case list, oneOrList, pins, links:
+	case list, choices, oneOrList, pins, links:
 		return "a list of strings"
 	case codes:
 		return "a list of whole numbers"
@@ -166,7 +166,7 @@ func (d *decoding) value() any {
 		return d.number()
 	case codes:
 		return d.codes()
-	case list, oneOrList, pins, paths, links:
+	case list, choices, oneOrList, pins, paths, links:
 		return d.list()
 	}
 	return d.scalar(d.val, d.at)
@@ -187,11 +187,14 @@ func (d *decoding) number() any {
 		n = float64(i)
 	}
 	if err != nil || math.IsNaN(n) || n < least || n > most || d.leaf.above && n == least {
-		fact := fmt.Sprintf("%s is not between %d and %d", printable(d.val.text), d.leaf.least, d.leaf.most)
+		fact, hint := fmt.Sprintf("%s is not between %d and %d", printable(d.val.text), d.leaf.least, d.leaf.most), ""
 		if d.leaf.above {
 			fact = fmt.Sprintf("%s is not above %d and at most %d", printable(d.val.text), d.leaf.least, d.leaf.most)
 		}
-		return d.wrong(d.at, fact, "")
+		if !whole && most == 1 && n >= 2 && n <= 100 {
+			hint = fmt.Sprintf("write %s for %s %%", strconv.FormatFloat(n/100, 'f', -1, 64), printable(d.val.text))
+		}
+		return d.wrong(d.at, fact, hint)
 	}
 	if whole {
 		return int(n)
@@ -298,7 +301,7 @@ func (d *decoding) scalar(v value, at Origin) any {
 		return d.wrong(at, quote(s)+" is not a file mode", `write three octal digits, as in "0660"`)
 	case path, paths:
 		return d.file(s, at)
-	case choice:
+	case choice, choices:
 		if !slices.Contains(d.leaf.allowed, s) {
 			hint = nearest(s, d.leaf.allowed)
 			if hint != "" {
@@ -388,7 +391,7 @@ func (d *decoding) mistyped(v value, hint string) any {
 		switch {
 		case d.leaf.kind == mode && isNumeric:
 			hint = `write it in quotes, as in "0660"`
-		case d.leaf.kind == choice && isNumeric:
+		case (d.leaf.kind == choice || d.leaf.kind == choices) && isNumeric:
 			hint = "write " + strconv.Quote(shown)
 		case v.shape == anArray:
 			hint = "write one string, without brackets"

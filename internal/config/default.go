@@ -34,6 +34,20 @@ func Default() *Config {
 				Request:        seconds(60),
 				TunnelIdle:     Duration{time.Hour},
 			},
+			Retry: Retry{
+				Attempts: 2,
+				On:       []string{RetryConnect, RetryUnsent, RetryReset},
+				Budget:   0.2,
+				MaxBody:  Size{64 * kib},
+				Backoff:  Duration{25 * time.Millisecond},
+			},
+			CircuitBreaker: CircuitBreaker{
+				FailureRatio: 0.5,
+				MinRequests:  20,
+				Window:       seconds(10),
+				OpenFor:      seconds(5),
+				Probes:       3,
+			},
 			HealthCheck: HealthCheck{
 				Interval:       seconds(10),
 				Timeout:        seconds(2),

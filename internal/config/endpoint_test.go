@@ -26,6 +26,12 @@ urls = ["https://10.0.0.1", "https://10.0.0.2:8443"]
 server_name = "API.example.net"
 proxy = "http://bill%20ing@PROXY.corp:3128"
 proxy_password_file = "proxy.password"
+[upstream.one.retry]
+attempts = 0
+on = ["502", "timeout"]
+budget = 1
+[upstream.one.circuit_breaker]
+failure_ratio = 0.25
 [upstream.one.health_check]
 path = "/healthz"
 expect = [200, 401]
@@ -153,11 +159,23 @@ func TestWhatUpstreamsStartWith(t *testing.T) {
 	if u.HealthCheck.Path != "" || u.Proxy != nil || u.Balance != BalanceLeastRequests {
 		t.Errorf("health check %+v, proxy %v, balance %s", u.HealthCheck, u.Proxy, u.Balance)
 	}
+	if r := u.Retry; r.Attempts != 2 || r.TryTimeout.Duration != 0 || r.Budget != 0.2 || r.MaxBody.Bytes != 64<<10 || r.Backoff.Duration != 25*time.Millisecond {
+		t.Errorf("retry = %+v", r)
+	}
+	if b := u.CircuitBreaker; b.FailureRatio != 0.5 || b.MinRequests != 20 || b.Window.Duration != 10*time.Second || b.OpenFor.Duration != 5*time.Second || b.Probes != 3 {
+		t.Errorf("circuit breaker = %+v", b)
+	}
 }
 
 func TestTablesOfAnUpstreamKeepTheirOtherDefaults(t *testing.T) {
 	cfg, dir := loadSeveral(t)
 	u := cfg.Upstream["one"]
+	if r := u.Retry; r.Attempts != 0 || !slices.Equal(r.On, []string{RetryBadGateway, RetryTimeout}) || r.Budget != 1 || r.MaxBody.Bytes != 64<<10 {
+		t.Errorf("retry = %+v", r)
+	}
+	if b := u.CircuitBreaker; b.FailureRatio != 0.25 || b.MinRequests != 20 {
+		t.Errorf("circuit breaker = %+v", b)
+	}
 	if h := u.HealthCheck; h.Path != "/healthz" || h.Interval.Duration != 10*time.Second || !slices.Equal(h.Expect, []int{200, 401}) {
 		t.Errorf("health check = %+v", h)
 	}
@@ -167,8 +185,8 @@ func TestTablesOfAnUpstreamKeepTheirOtherDefaults(t *testing.T) {
 	if got, want := u.ProxyPasswordFile, filepath.Join(dir, "proxy.password"); got != want {
 		t.Errorf("proxy_password_file = %s, want %s", got, want)
 	}
-	if got, want := cfg.Origin("upstream.one.health_check.expect").String(), filepath.Join(dir, "config.toml")+":16:1"; got != want {
-		t.Errorf("origin of health_check.expect = %s, want %s", got, want)
+	if got, want := cfg.Origin("upstream.one.retry.on").String(), filepath.Join(dir, "config.toml")+":16:1"; got != want {
+		t.Errorf("origin of retry.on = %s, want %s", got, want)
 	}
 }
 
@@ -190,7 +208,7 @@ func TestRoutesHaveALimitOfTheirOwnOrNone(t *testing.T) {
 	if g := cfg.RateLimit; g.Key != RateKeyIP || g.RequestsPerSecond != 100 || g.Shared == "" || g.SharedFailure != SharedFailureDeny {
 		t.Errorf("rate_limit = %+v", g)
 	}
-	if got, want := cfg.Origin("route[1].rate_limit.key").String(), filepath.Join(dir, "config.toml")+":28:43"; got != want {
+	if got, want := cfg.Origin("route[1].rate_limit.key").String(), filepath.Join(dir, "config.toml")+":34:43"; got != want {
 		t.Errorf("origin of the key = %s, want %s", got, want)
 	}
 	if n := cfg.Listener["http"].MaxConnectionsPerCaller; n != 20 {

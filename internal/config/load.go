@@ -197,7 +197,7 @@ func (r *reader) override(o Override) {
 		items = append(items, value{shape: written(n.leaf.kind, text), text: text, at: at})
 	}
 	switch n.leaf.kind {
-	case list, oneOrList, pins, paths, links, codes:
+	case list, choices, oneOrList, pins, paths, links, codes:
 		p.val = value{shape: anArray, items: items, at: at}
 	default:
 		if len(items) != 1 {
@@ -300,7 +300,7 @@ func (r *reader) config() *Config {
 	}
 	for _, name := range r.names("upstream") {
 		u := clone(upstream)
-		u.HealthCheck.Expect = slices.Clone(u.HealthCheck.Expect)
+		u.Retry.On, u.HealthCheck.Expect = slices.Clone(u.Retry.On), slices.Clone(u.HealthCheck.Expect)
 		cfg.Upstream[name] = u
 	}
 	for _, name := range r.names("listener") {

@@ -19,6 +19,7 @@ const (
 	path                  // a file, made absolute
 	paths                 // a file or a list of files
 	list                  // a list of strings
+	choices               // a list of strings, each one of setting.allowed
 	oneOrList             // a string or a list of strings
 	pins                  // a list of SPKI pins
 	codes                 // a list of integers
@@ -51,9 +52,10 @@ type setting struct {
 }
 
 const (
-	msec = int64(time.Millisecond)
-	day  = int64(24 * time.Hour)
-	year = 365 * day
+	msec   = int64(time.Millisecond)
+	minute = int64(time.Minute)
+	day    = int64(24 * time.Hour)
+	year   = 365 * day
 
 	kib = int64(1) << 10
 	mib = int64(1) << 20
@@ -105,8 +107,17 @@ func schema() []setting {
 		{pattern: "upstream.*.timeout.idle", kind: duration, least: msec, most: year},
 		{pattern: "upstream.*.timeout.request", kind: duration, least: msec, most: day},
 		{pattern: "upstream.*.timeout.tunnel_idle", kind: duration, least: msec, most: year},
-		{pattern: "upstream.*.retry", later: remove},
-		{pattern: "upstream.*.circuit_breaker", later: remove},
+		{pattern: "upstream.*.retry.attempts", kind: integer, least: 0, most: 10},
+		{pattern: "upstream.*.retry.try_timeout", kind: duration, least: 0, most: day},
+		{pattern: "upstream.*.retry.on", kind: choices, allowed: []string{RetryConnect, RetryUnsent, RetryReset, RetryBadGateway, RetryServiceUnavailable, RetryGatewayTimeout, RetryTimeout}},
+		{pattern: "upstream.*.retry.budget", kind: number, least: 0, most: 1},
+		{pattern: "upstream.*.retry.max_body", kind: size, least: 0, most: 64 * mib},
+		{pattern: "upstream.*.retry.backoff", kind: duration, least: 0, most: minute},
+		{pattern: "upstream.*.circuit_breaker.failure_ratio", kind: number, least: 0, above: true, most: 1},
+		{pattern: "upstream.*.circuit_breaker.min_requests", kind: integer, least: 1, most: 1_000_000},
+		{pattern: "upstream.*.circuit_breaker.window", kind: duration, least: 100 * msec, most: 60 * minute},
+		{pattern: "upstream.*.circuit_breaker.open_for", kind: duration, least: msec, most: 60 * minute},
+		{pattern: "upstream.*.circuit_breaker.probes", kind: integer, least: 1, most: 1000},
 		{pattern: "upstream.*.health_check.path", kind: text, check: checkPath},
 		{pattern: "upstream.*.health_check.interval", kind: duration, least: 100 * msec, most: day},
 		{pattern: "upstream.*.health_check.timeout", kind: duration, least: msec, most: day},

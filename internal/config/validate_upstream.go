@@ -96,6 +96,12 @@ func (v *validation) timeouts(u *Upstream, key func(...string) []string) {
 	if path := key("timeout", "response_header"); v.set(path...) && u.Timeout.ResponseHeader.Duration > whole.Duration {
 		v.warn(path, u.Timeout.ResponseHeader.String()+end, "raise timeout.request too")
 	}
+	if path := key("retry", "try_timeout"); v.set(path...) && u.Retry.TryTimeout.Duration > whole.Duration {
+		v.warn(path, u.Retry.TryTimeout.String()+end, "raise timeout.request too")
+	}
+	if path := key("retry", "on"); slices.Contains(u.Retry.On, RetryTimeout) && u.Retry.TryTimeout.Duration == 0 && u.Timeout.ResponseHeader.Duration >= whole.Duration {
+		v.warn(path, `"timeout" has no effect: one try may take as long as all of them, `+whole.String(), `set try_timeout beside it, as in try_timeout = "5s"`)
+	}
 }
 
 func (v *validation) health(h *HealthCheck, key func(string) []string) {

@@ -33,7 +33,7 @@ func newMetrics(t testing.TB) (*Metrics, *Publication) {
 		Listeners:  []*Listener{m.Listener("http")},
 		Exchanges:  []*Exchange{m.Exchange("http", "", ""), m.Exchange("http", "default", "ledger")},
 		Upstreams: []Pool{{Upstream: m.Upstream("ledger"), Stats: func() (int, int) { return 4, 2 }, Health: func() Health {
-			return Health{In: 3, Ejected: 2, Drained: 1}
+			return Health{In: 3, Ejected: 2, Drained: 1, Breaker: BreakerHalfOpen}
 		}}},
 		Limits: []Limit{{Name: "connections", Stats: func() (float64, float64) { return 5, 1000 }}},
 		Certificates: []Certificate{
@@ -152,15 +152,33 @@ func TestEverySeriesMoves(t *testing.T) {
 			`mtls_proxy_tls_handshake_duration_seconds_bucket{upstream="ledger",le="0.0025"} 1`,
 			`mtls_proxy_tls_handshake_duration_seconds_count{upstream="ledger"} 2`,
 		}},
+		{"tries after the first", func(m *Metrics) {
+			u := m.Upstream("ledger")
+			u.Retried(RetryConnect)
+			u.Retried(RetryUnavailable)
+			u.Retried(RetryTimeout)
+			u.RetryDenied()
+		}, []string{
+			`mtls_proxy_retries_total{reason="connect",upstream="ledger"} 1`,
+			`mtls_proxy_retries_total{reason="503",upstream="ledger"} 1`,
+			`mtls_proxy_retries_total{reason="timeout",upstream="ledger"} 1`,
+			`mtls_proxy_retries_total{reason="reset",upstream="ledger"} 0`,
+			`mtls_proxy_retries_denied_total{upstream="ledger"} 1`,
+		}},
 		{"endpoints in trouble", func(m *Metrics) {
 			u := m.Upstream("ledger")
 			u.Ejected()
+			u.BreakerChanged(BreakerOpen)
+			u.BreakerChanged(BreakerHalfOpen)
 			u.HealthCheck(true)
 			u.HealthCheck(false)
 			u.HealthCheck(false)
 			u.DNSFailed()
 		}, []string{
 			`mtls_proxy_endpoint_ejections_total{upstream="ledger"} 1`,
+			`mtls_proxy_circuit_breaker_transitions_total{to="open",upstream="ledger"} 1`,
+			`mtls_proxy_circuit_breaker_transitions_total{to="half-open",upstream="ledger"} 1`,
+			`mtls_proxy_circuit_breaker_transitions_total{to="closed",upstream="ledger"} 0`,
 			`mtls_proxy_health_checks_total{result="passed",upstream="ledger"} 1`,
 			`mtls_proxy_health_checks_total{result="failed",upstream="ledger"} 2`,
 			`mtls_proxy_dns_refresh_failures_total{upstream="ledger"} 1`,
@@ -199,6 +217,8 @@ func TestEverySeriesMoves(t *testing.T) {
 			`mtls_proxy_upstream_endpoints{state="ejected",upstream="ledger"} 2`,
 			`mtls_proxy_upstream_endpoints{state="unhealthy",upstream="ledger"} 0`,
 			`mtls_proxy_upstream_endpoints{state="drained",upstream="ledger"} 1`,
+			`mtls_proxy_circuit_breaker_state{state="half-open",upstream="ledger"} 1`,
+			`mtls_proxy_circuit_breaker_state{state="closed",upstream="ledger"} 0`,
 			`mtls_proxy_limit{limit="connections"} 1000`,
 			`mtls_proxy_limit_used{limit="connections"} 5`,
 			`mtls_proxy_certificate_not_after_timestamp_seconds{kind="identity",name="default"} 2e+09`,
@@ -394,6 +414,12 @@ func TestDocsNameEveryReasonAndPhase(t *testing.T) {
 	for r := range refusals {
 		values = append(values, r.String())
 	}
+	for r := range retryReasons {
+		values = append(values, r.String())
+	}
+	for s := range breakerStates {
+		values = append(values, s.String())
+	}
 	for _, k := range kinds() {
 		if k.timeout != "" {
 			values = append(values, k.timeout)
@@ -451,7 +477,15 @@ func TestReasonsHaveNamesOfTheirOwn(t *testing.T) {
 		}
 		seen[r.String()] = true
 	}
+	for r := range retryReasons {
+		if seen[r.String()] {
+			t.Errorf("%q twice", r)
+		}
+		seen[r.String()] = true
+	}
 	m, _ := newMetrics(t)
+	m.Upstream("ledger").Retried(retryReasons + 3)
+	m.Upstream("ledger").BreakerChanged(breakerStates + 3)
 	m.Upstream("ledger").ConnClosed(closeReasons + 3)
 	m.Listener("http").Refused(refusals + 3)
 }
@@ -471,6 +505,9 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 		u.Handshake(true, time.Millisecond)
 		u.HandshakeError("tls_alert")
 		u.ConnClosed(ClosedIdle)
+		u.Retried(RetryReset)
+		u.RetryDenied()
+		u.BreakerChanged(BreakerOpen)
 		l.Accepted()
 		l.Refused(RefusedByAccept)
 		l.Closed()

@@ -36,7 +36,7 @@ func newPublicationCollector(current *atomic.Pointer[Publication]) *publicationC
 }
 
 func (c *publicationCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.generation, c.connections, c.health.endpoints, c.limit, c.used, c.notAfter} {
+	for _, d := range []*prometheus.Desc{c.generation, c.connections, c.health.endpoints, c.health.breaker, c.limit, c.used, c.notAfter} {
 		ch <- d
 	}
 }

@@ -61,9 +61,12 @@ type upstreamVecs struct {
 	sent              *prometheus.CounterVec
 	received          *prometheus.CounterVec
 
-	ejections    *prometheus.CounterVec
-	healthChecks *prometheus.CounterVec
-	dnsFailures  *prometheus.CounterVec
+	retries       *prometheus.CounterVec
+	retriesDenied *prometheus.CounterVec
+	ejections     *prometheus.CounterVec
+	transitions   *prometheus.CounterVec
+	healthChecks  *prometheus.CounterVec
+	dnsFailures   *prometheus.CounterVec
 }
 
 func newUpstreamVecs() upstreamVecs {
@@ -100,8 +103,14 @@ func newUpstreamVecs() upstreamVecs {
 			"Bytes of request bodies and tunnels sent to upstreams."),
 		received: counter("mtls_proxy_upstream_received_bytes_total",
 			"Bytes of response bodies and tunnels received from upstreams."),
+		retries: counter("mtls_proxy_retries_total",
+			"Tries of requests after their first, by what had become of the one before.", "reason"),
+		retriesDenied: counter("mtls_proxy_retries_denied_total",
+			"Retries that were not made because retry.budget was spent."),
 		ejections: counter("mtls_proxy_endpoint_ejections_total",
 			"Endpoints put aside for a time after too many failures in a row."),
+		transitions: counter("mtls_proxy_circuit_breaker_transitions_total",
+			"Changes of the circuit breaker's state, by the state it changed to.", "to"),
 		healthChecks: counter("mtls_proxy_health_checks_total",
 			"Health checks of endpoints that ended, by result.", "result"),
 		dnsFailures: counter("mtls_proxy_dns_refresh_failures_total",
@@ -112,7 +121,7 @@ func newUpstreamVecs() upstreamVecs {
 func (v *upstreamVecs) counters() []*prometheus.CounterVec {
 	return []*prometheus.CounterVec{v.responses, v.codes, v.requestErrors, v.tlsErrors, v.timeoutErrors, v.connectionErrors,
 		v.opened, v.closed, v.reused, v.handshakes, v.sent, v.received,
-		v.ejections, v.healthChecks, v.dnsFailures}
+		v.retries, v.retriesDenied, v.ejections, v.transitions, v.healthChecks, v.dnsFailures}
 }
 
 func (v *upstreamVecs) collectors() []prometheus.Collector {
@@ -147,9 +156,12 @@ type Upstream struct {
 	handshakeDuration prometheus.Observer
 	sent, received    prometheus.Counter
 
-	ejections    prometheus.Counter
-	healthChecks [2]prometheus.Counter // failed, passed
-	dnsFailures  prometheus.Counter
+	retries       [retryReasons]prometheus.Counter
+	retriesDenied prometheus.Counter
+	ejections     prometheus.Counter
+	transitions   [breakerStates]prometheus.Counter
+	healthChecks  [2]prometheus.Counter // failed, passed
+	dnsFailures   prometheus.Counter
 }
 
 // Upstream returns the counters of the upstream of that name, the same ones for as long as it stays configured.
@@ -178,8 +190,14 @@ func (m *Metrics) Upstream(name string) *Upstream {
 	}
 	u.handshakes = [2]prometheus.Counter{v.handshakes.WithLabelValues(name, "no"), v.handshakes.WithLabelValues(name, "yes")}
 	u.handshakeDuration = v.handshakeDuration.WithLabelValues(name)
+	for r := range retryReasons {
+		u.retries[r] = v.retries.WithLabelValues(name, r.String())
+	}
+	for s := range breakerStates {
+		u.transitions[s] = v.transitions.WithLabelValues(name, s.String())
+	}
 	u.healthChecks = [2]prometheus.Counter{v.healthChecks.WithLabelValues(name, "failed"), v.healthChecks.WithLabelValues(name, "passed")}
-	u.ejections, u.dnsFailures = v.ejections.WithLabelValues(name), v.dnsFailures.WithLabelValues(name)
+	u.retriesDenied, u.ejections, u.dnsFailures = v.retriesDenied.WithLabelValues(name), v.ejections.WithLabelValues(name), v.dnsFailures.WithLabelValues(name)
 	m.upstreams[name] = u
 	return u
 }

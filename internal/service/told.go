@@ -15,6 +15,8 @@ func (s *service) upstreamChanged(e upstream.Event) {
 		s.logger.Warn("endpoint is unhealthy", "upstream", e.Upstream, "endpoint", e.Endpoint, "err", e.Err)
 	case upstream.EndpointHealthy:
 		s.logger.Info("endpoint is healthy", "upstream", e.Upstream, "endpoint", e.Endpoint)
+	case upstream.BreakerChanged:
+		s.logger.Warn("circuit breaker changed", "upstream", e.Upstream, "from", e.Change.From, "to", e.Change.To)
 	case upstream.ResolveFailed:
 		s.logger.Warn("names not resolved", "upstream", e.Upstream, "err", e.Err)
 	case upstream.ResolveRecovered:

@@ -229,6 +229,14 @@ func (b *builder) options(name string, c *config.Upstream) upstream.Options {
 			ResponseHeader: c.Timeout.ResponseHeader.Duration, Idle: c.Timeout.Idle.Duration,
 			Request: c.Timeout.Request.Duration, TunnelIdle: c.Timeout.TunnelIdle.Duration,
 		},
+		Retry: upstream.Retry{
+			Attempts: c.Retry.Attempts, TryTimeout: c.Retry.TryTimeout.Duration, On: conditions(c.Retry.On),
+			Budget: c.Retry.Budget, MaxBody: c.Retry.MaxBody.Bytes, Backoff: c.Retry.Backoff.Duration,
+		},
+		Breaker: upstream.Breaker{
+			FailureRatio: c.CircuitBreaker.FailureRatio, MinRequests: c.CircuitBreaker.MinRequests,
+			Window: c.CircuitBreaker.Window.Duration, OpenFor: c.CircuitBreaker.OpenFor.Duration, Probes: c.CircuitBreaker.Probes,
+		},
 		Check: check(c), Metrics: b.m.Upstream(name), Buffers: b.next.shared.buffers,
 	}
 }

@@ -80,6 +80,8 @@ func TestWhatChangedIsNew(t *testing.T) {
 		}},
 		"another timeout":       {more: "[upstream.other.timeout]\nrequest = \"7s\"\n"},
 		"another way to choose": {more: "[upstream.other]\nbalance = \"first\"\n"},
+		"another retry":         {more: "[upstream.other.retry]\non = [\"connect\", \"503\"]\n"},
+		"another breaker":       {more: "[upstream.other.circuit_breaker]\nprobes = 7\n"},
 		"a health check":        {more: "[upstream.other.health_check]\npath = \"/healthz\"\n"},
 		"a proxy":               {more: "[upstream.other]\nproxy = \"http://127.0.0.1:1\"\n"},
 		"another host":          {more: "[upstream.other]\nhost = \"preserve\"\n"},
@@ -289,7 +291,7 @@ upstream = "default"
 		t.Errorf("series =\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	for name, want := range map[string]int{
-		"mtls_proxy_limit": 5, "mtls_proxy_upstream_endpoints": 4, "mtls_proxy_upstream_connections": 2, "mtls_proxy_certificate_not_after_timestamp_seconds": 2,
+		"mtls_proxy_limit": 5, "mtls_proxy_upstream_endpoints": 4, "mtls_proxy_circuit_breaker_state": 3, "mtls_proxy_upstream_connections": 2, "mtls_proxy_certificate_not_after_timestamp_seconds": 2,
 	} {
 		if got := s.scrape(name); len(got) != want {
 			t.Errorf("%s: %d series %v, want %d", name, len(got), got, want)

@@ -41,6 +41,28 @@ func balanceOf(c *config.Upstream) upstream.Balance {
 	return upstream.LeastRequests
 }
 
+func conditions(on []string) (c upstream.Condition) {
+	for _, reason := range on {
+		switch reason {
+		case config.RetryConnect:
+			c |= upstream.OnConnect
+		case config.RetryUnsent:
+			c |= upstream.OnUnsent
+		case config.RetryReset:
+			c |= upstream.OnReset
+		case config.RetryBadGateway:
+			c |= upstream.On502
+		case config.RetryServiceUnavailable:
+			c |= upstream.On503
+		case config.RetryGatewayTimeout:
+			c |= upstream.On504
+		case config.RetryTimeout:
+			c |= upstream.OnTimeout
+		}
+	}
+	return c
+}
+
 // check is the zero Check where there is no path, so that what stands beside it makes no difference.
 func check(c *config.Upstream) upstream.Check {
 	h := &c.HealthCheck

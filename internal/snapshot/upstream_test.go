@@ -22,10 +22,23 @@ urls = ["https://10.0.0.1:8443", "https://10.0.0.2"]
 balance = "first"
 [upstream.default.pool]
 max_active = 3
+[upstream.default.retry]
+attempts = 4
+try_timeout = "2s"
+on = ["unsent", "502", "timeout"]
+max_body = "1KiB"
+backoff = "7ms"
 `, nil)
 	u := find(t, snap, "default")
 	if want := "https://10.0.0.1:8443,https://10.0.0.2"; u.URL() != want {
 		t.Errorf("URL() = %q, want %q", u.URL(), want)
+	}
+	want := upstream.Retry{
+		Attempts: 4, TryTimeout: 2 * time.Second, On: upstream.OnUnsent | upstream.On502 | upstream.OnTimeout,
+		Budget: 0.2, MaxBody: 1024, Backoff: 7 * time.Millisecond,
+	}
+	if got := *u.Retry(); got != want {
+		t.Errorf("Retry() = %+v, want %+v", got, want)
 	}
 	tried := new(upstream.Tried)
 	for _, want := range [][3]string{{"10.0.0.1:8443", "10.0.0.1", "10.0.0.1:8443"}, {"10.0.0.2:443", "10.0.0.2", "10.0.0.2"}} {
@@ -41,6 +54,21 @@ max_active = 3
 		if g := e.Gate(); g == nil || g.Limit() != 3 {
 			t.Errorf("Gate() = %v, want one for 3", g)
 		}
+	}
+}
+
+func TestEveryConditionOfRetriesIsKnown(t *testing.T) {
+	all := []string{
+		config.RetryConnect, config.RetryUnsent, config.RetryReset, config.RetryBadGateway, config.RetryServiceUnavailable,
+		config.RetryGatewayTimeout, config.RetryTimeout,
+	}
+	var seen upstream.Condition
+	for _, reason := range all {
+		c := conditions([]string{reason})
+		if c == 0 || seen&c != 0 {
+			t.Errorf("conditions(%q) = %b, and others are %b", reason, c, seen)
+		}
+		seen |= c
 	}
 }
 

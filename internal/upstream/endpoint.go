@@ -102,7 +102,7 @@ func (e *Endpoint) idleConns() int {
 // does, with the cause of that. Errors are *fault.Fault. The caller calls Keep or Close on the connection.
 //
 // An address that answers nothing costs all of Timeout.Connect. Whoever has other endpoints to try gives ctx an end of
-// its own; Pick keeps from addresses that have failed a few times.
+// its own, as Retry.TryTimeout; Pick keeps from addresses that have failed a few times.
 func (e *Endpoint) Dial(ctx context.Context) (*Conn, error) {
 	c, err := e.dial(ctx)
 	if err != nil {

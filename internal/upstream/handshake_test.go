@@ -314,6 +314,7 @@ func TestSameLooksAtEverything(t *testing.T) {
 		"MinVersion": func(o *Options) { o.MinVersion++ }, "Balance": func(o *Options) { o.Balance = First },
 		"Proxy": func(o *Options) { o.Proxy = proxyAt(t, "http://a@127.0.0.1:1", "b") },
 		"Pool":  func(o *Options) { o.Pool.MaxAge++ }, "Timeout": func(o *Options) { o.Timeout.TunnelIdle++ },
+		"Retry": func(o *Options) { o.Retry.On |= On503 }, "Breaker": func(o *Options) { o.Breaker.Probes++ },
 		"Path":     func(o *Options) { o.Check.Path = "/" },
 		"Expect":   func(o *Options) { o.Check.Expect = []int{200} },
 		"Interval": func(o *Options) { o.Check.Interval++ }, "check's Timeout": func(o *Options) { o.Check.Timeout++ },
@@ -333,7 +334,7 @@ func TestSameLooksAtEverything(t *testing.T) {
 func TestSameLooksAtEveryField(t *testing.T) {
 	// What TestSameLooksAtEverything changes, one by one. A new field belongs there, and into Same.
 	for of, want := range map[reflect.Type]int{
-		reflect.TypeFor[Options](): 16, reflect.TypeFor[Server](): 3, reflect.TypeFor[Check](): 7, reflect.TypeFor[trust.Peer](): 4,
+		reflect.TypeFor[Options](): 18, reflect.TypeFor[Server](): 3, reflect.TypeFor[Check](): 7, reflect.TypeFor[trust.Peer](): 4,
 	} {
 		if got := of.NumField(); got != want {
 			t.Errorf("%v has %d fields, and Same knows of %d", of, got, want)

@@ -27,6 +27,8 @@ type Options struct {
 	Proxy      *connect.Proxy // nil: none
 	Pool       Pool
 	Timeout    Timeout
+	Retry      Retry
+	Breaker    Breaker
 	Check      Check
 	Metrics    *metrics.Upstream
 	Buffers    *conn.Buffers
@@ -64,6 +66,48 @@ type Timeout struct {
 	Connect, TLSHandshake, ResponseHeader, Idle, Request, TunnelIdle time.Duration
 }
 
+// Retry says when an exchange is tried again. It is for whoever carries the exchange, Budget apart.
+type Retry struct {
+	Attempts   int           // tries after the first
+	TryTimeout time.Duration // 0: none
+	On         Condition
+	Budget     float64 // retries per request, over budgetWindow; leastRetries are always allowed
+	MaxBody    int64   // bytes of a request that is tried again
+	Backoff    time.Duration
+}
+
+// Condition is a set of reasons to try again.
+type Condition uint8
+
+// The reasons, as retry.on has them.
+const (
+	OnConnect Condition = 1 << iota // no connection came about
+	OnUnsent                        // a kept connection was closed before any of the request was sent
+	OnReset                         // the connection ended before a byte of the response
+	On502
+	On503
+	On504
+	OnTimeout // the try took too long
+)
+
+// Has reports whether all of reasons are in c.
+func (c Condition) Has(reasons Condition) bool { return c&reasons == reasons }
+
+// The budget of retries, apart from its ratio.
+const (
+	budgetWindow = 10 * time.Second
+	leastRetries = 3
+)
+
+// Breaker is when the circuit breaker opens and how it closes. Zero values are those of breaker.Options.
+type Breaker struct {
+	FailureRatio float64
+	MinRequests  int
+	Window       time.Duration
+	OpenFor      time.Duration
+	Probes       int
+}
+
 // Check is the request that asks each Endpoint how it is. Without Path there is none.
 type Check struct {
 	Path                         string
@@ -78,7 +122,7 @@ func (u *Upstream) Same(o *Options) bool {
 	a, b := &u.o, o
 	return a.Name == b.Name && a.URL == b.URL && slices.Equal(a.Servers, b.Servers) && a.SRV == b.SRV &&
 		a.Identity == b.Identity && a.Bundle == b.Bundle && a.MinVersion == b.MinVersion && a.Balance == b.Balance &&
-		a.Proxy.Equal(b.Proxy) && a.Pool == b.Pool && a.Timeout == b.Timeout &&
+		a.Proxy.Equal(b.Proxy) && a.Pool == b.Pool && a.Timeout == b.Timeout && a.Retry == b.Retry && a.Breaker == b.Breaker &&
 		a.Check.same(&b.Check) && a.Metrics == b.Metrics && a.Buffers == b.Buffers && a.DNS == b.DNS &&
 		a.Peer.ServerName == b.Peer.ServerName && a.Peer.Mode == b.Peer.Mode &&
 		slices.Equal(a.Peer.Names, b.Peer.Names) && slices.Equal(a.Peer.Pins, b.Peer.Pins)

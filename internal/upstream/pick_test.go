@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/demo"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
@@ -194,15 +195,66 @@ func TestPickAndTakeDoNotAllocate(t *testing.T) {
 		ctx, now, tried := t.Context(), time.Now(), new(Tried)
 		if n := testing.AllocsPerRun(500, func() {
 			*tried = Tried{}
+			ticket, _, _ := f.all.Breaker().Admit(now)
 			try, _ := f.all.Pick(ctx, now, tried)
 			if c := try.Endpoint.Take(now); c != nil {
 				c.Keep(now, -1)
 			}
 			try.End(now, Success)
+			f.all.Breaker().Done(now, ticket, breaker.Success)
+			f.all.Budget().Request(now)
 			f.all.Sweep(now)
 		}); n != 0 {
 			t.Errorf("policy %v: %v allocations, want 0", policy, n)
 		}
+	}
+}
+
+func TestBreakerChangesAreToldAndCounted(t *testing.T) {
+	f := newFleet(t, 1, nil, func(_ *fleet, o *Options) { o.Breaker = Breaker{MinRequests: 2, OpenFor: time.Second, Probes: 1} })
+	f.run(t)
+	now, b := time.Now(), f.all.Breaker()
+	for range 2 {
+		ticket, _, _ := b.Admit(now)
+		b.Done(now, ticket, breaker.Failure)
+	}
+	if e := f.event(t, BreakerChanged); e.Change.To != breaker.Open || e.Change.Failures != 2 {
+		t.Errorf("event = %+v, want open after 2 failures", e)
+	}
+	if got := f.counter(t, "mtls_proxy_circuit_breaker_state", `state="open"`); got != 1 {
+		t.Errorf("state open = %d, want 1", got)
+	}
+	ticket, _, ok := b.Admit(now.Add(time.Second))
+	if !ok {
+		t.Fatal("no probe after open_for")
+	}
+	f.event(t, BreakerChanged)
+	if got := f.counter(t, "mtls_proxy_circuit_breaker_state", `state="half-open"`); got != 1 {
+		t.Errorf("state half-open = %d, want 1", got)
+	}
+	b.Done(now.Add(time.Second), ticket, breaker.Success)
+	f.event(t, BreakerChanged)
+	for state, want := range map[string]int{"open": 1, "half-open": 1, "closed": 1} {
+		if got := f.counter(t, "mtls_proxy_circuit_breaker_transitions_total", `to="`+state+`"`); got != want {
+			t.Errorf("transitions to %s = %d, want %d", state, got, want)
+		}
+	}
+}
+
+func TestBudgetIsAShareOfRequestsAndAtLeastThree(t *testing.T) {
+	f := newFleet(t, 1, nil, func(_ *fleet, o *Options) { o.Retry = Retry{Budget: 0.2, On: OnConnect | On503, Attempts: 2} })
+	now := time.Now()
+	if _, limit := f.all.Budget().Level(now); limit != 3 {
+		t.Errorf("limit = %d without requests, want 3", limit)
+	}
+	for range 50 {
+		f.all.Budget().Request(now)
+	}
+	if _, limit := f.all.Budget().Level(now); limit != 10 {
+		t.Errorf("limit = %d after 50 requests, want 10", limit)
+	}
+	if r := f.all.Retry(); !r.On.Has(On503) || r.On.Has(OnReset) || r.On.Has(On503|OnReset) || r.Attempts != 2 {
+		t.Errorf("Retry() = %+v", r)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
 	"github.com/mtls-proxy/mtls-proxy/internal/resolve"
 )
 
@@ -16,6 +17,7 @@ const (
 	EndpointEjected   EventKind = iota // Endpoint, For
 	EndpointUnhealthy                  // Endpoint, Err
 	EndpointHealthy                    // Endpoint
+	BreakerChanged                     // Change
 	ResolveFailed                      // Err; once, until it succeeds again
 	ResolveRecovered
 )
@@ -25,8 +27,9 @@ type Event struct {
 	Kind     EventKind
 	At       time.Time
 	Upstream string
-	Endpoint string        // its Address
-	For      time.Duration // how long it is ejected
+	Endpoint string         // its Address
+	For      time.Duration  // how long it is ejected
+	Change   breaker.Change // of the circuit breaker
 	Err      error
 }
 
@@ -100,4 +103,9 @@ func (u *Upstream) answered(a resolve.Answer) {
 func (u *Upstream) ejected(m *member, d time.Duration) {
 	u.o.Metrics.Ejected()
 	u.tell(Event{Kind: EndpointEjected, Endpoint: m.ID, For: d})
+}
+
+func (u *Upstream) breakerChanged(c breaker.Change) {
+	u.o.Metrics.BreakerChanged(breakerState(c.To))
+	u.tell(Event{Kind: BreakerChanged, At: c.At, Change: c})
 }

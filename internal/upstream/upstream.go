@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/balance"
+	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 	"github.com/mtls-proxy/mtls-proxy/internal/resolve"
 )
@@ -35,6 +36,8 @@ type Upstream struct {
 	list     atomic.Pointer[[]*Endpoint] // those of set
 	resolver *resolve.Resolver           // nil when a proxy looks names up
 	invalid  error                       // why there will never be an endpoint
+	breaker  *breaker.Breaker
+	budget   *breaker.Budget
 
 	active atomic.Int64
 	cut    atomic.Pointer[time.Time] // when a retired Upstream's exchanges are to end
@@ -59,12 +62,17 @@ type place struct {
 func New(o Options) *Upstream {
 	u := &Upstream{
 		o: o, over: make(chan struct{}), events: make(chan Event, maxEvents), fresh: make(chan struct{}, 1),
+		budget: breaker.NewBudget(o.Retry.Budget, leastRetries, budgetWindow),
 	}
 	for _, der := range o.Identity.Certificate.Certificate {
 		if c, err := x509.ParseCertificate(der); err == nil {
 			u.issuers = append(u.issuers, c.RawIssuer)
 		}
 	}
+	u.breaker = breaker.New(breaker.Options{
+		FailureRatio: o.Breaker.FailureRatio, MinRequests: o.Breaker.MinRequests, Window: o.Breaker.Window,
+		OpenFor: o.Breaker.OpenFor, Probes: o.Breaker.Probes, Changed: u.breakerChanged,
+	})
 	u.set = balance.New(balance.Options[*Endpoint]{Policy: o.Balance, Open: u.open, Ejected: u.ejected})
 	u.list.Store(new([]*Endpoint))
 	now := time.Now()
@@ -104,6 +112,15 @@ func (u *Upstream) URL() string { return u.o.URL }
 
 // Timeout returns the bounds that hold for its exchanges.
 func (u *Upstream) Timeout() *Timeout { return &u.o.Timeout }
+
+// Retry says when its exchanges are tried again.
+func (u *Upstream) Retry() *Retry { return &u.o.Retry }
+
+// Breaker decides whether an exchange is worth trying. It is asked once for an exchange, and told once how it ended.
+func (u *Upstream) Breaker() *breaker.Breaker { return u.breaker }
+
+// Budget bounds how many exchanges are tried again.
+func (u *Upstream) Budget() *breaker.Budget { return u.budget }
 
 // Metrics returns its counters.
 func (u *Upstream) Metrics() *metrics.Upstream { return u.o.Metrics }
@@ -183,7 +200,7 @@ func (u *Upstream) Endpoints() []EndpointStatus {
 	return list
 }
 
-// Health is what metrics show of the endpoints.
+// Health is what metrics show of the endpoints and of the circuit breaker.
 func (u *Upstream) Health() (h metrics.Health) {
 	now := time.Now()
 	for _, m := range u.set.Endpoints() {
@@ -198,7 +215,19 @@ func (u *Upstream) Health() (h metrics.Health) {
 			h.Drained++
 		}
 	}
+	h.Breaker = breakerState(u.breaker.State())
 	return h
+}
+
+func breakerState(s breaker.State) metrics.BreakerState {
+	switch s {
+	case breaker.Open:
+		return metrics.BreakerOpen
+	case breaker.HalfOpen:
+		return metrics.BreakerHalfOpen
+	default:
+		return metrics.BreakerClosed
+	}
 }
 
 // take makes the endpoints those of an answer.
