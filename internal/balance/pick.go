@@ -31,6 +31,17 @@ func (s *Set[T]) Pick(now time.Time, tried []*Endpoint[T]) (e *Endpoint[T], forc
 	return s.ofTwo(l, at, tried)
 }
 
+// Other reports whether there is an endpoint that is in and is not in tried.
+func (s *Set[T]) Other(now time.Time, tried []*Endpoint[T]) bool {
+	l, at := s.list.Load(), s.at(now)
+	for i := range l.tiers {
+		if l.tiers[i].in(at, tried) {
+			return true
+		}
+	}
+	return false
+}
+
 // below returns a random number less than n.
 func (s *Set[T]) below(n uint64) uint64 {
 	hi, _ := bits.Mul64(s.random(), n)

@@ -34,6 +34,7 @@ type Socket struct {
 	read struct {
 		out, in []byte
 		n       int
+		wrote   int   // bytes of out that left
 		sent    error // why out could not be sent
 		err     error
 		call    func(uintptr) bool
@@ -165,7 +166,7 @@ func (s *Socket) SendReceive(out, in []byte) (int, error) {
 		return s.sendReceive(out, in)
 	}
 	r := &s.read
-	r.out, r.in, r.n, r.sent, r.err = out, in, 0, nil, nil
+	r.out, r.in, r.n, r.wrote, r.sent, r.err = out, in, 0, 0, nil, nil
 	for {
 		err := s.raw.Read(r.call)
 		if err == nil {
@@ -183,13 +184,18 @@ func (s *Socket) SendReceive(out, in []byte) (int, error) {
 	return r.n, r.err
 }
 
+// wrote counts the bytes of out that left in the last SendReceive.
+func (s *Socket) wrote() int { return s.read.wrote }
+
 func (s *Socket) readStep(fd uintptr) bool {
 	r := &s.read
 	if len(r.out) > 0 {
 		n, err := writeNow(fd, r.out)
 		whole := n == len(r.out)
+		r.wrote = n
 		if rest := r.out[n:]; !whole && (err == nil || errors.Is(err, ErrWouldBlock)) {
-			_, err = s.Write(rest)
+			n, err = s.Write(rest)
+			r.wrote += n
 		}
 		r.out = nil
 		if whole {
@@ -204,8 +210,9 @@ func (s *Socket) readStep(fd uintptr) bool {
 
 func (s *Socket) sendReceive(out, in []byte) (int, error) {
 	var sent error
+	s.read.wrote = 0
 	if len(out) > 0 {
-		if _, sent = s.Write(out); sent != nil {
+		if s.read.wrote, sent = s.Write(out); sent != nil {
 			_ = s.net.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		}
 	}

@@ -29,6 +29,8 @@ type Wire struct {
 	mu  sync.Mutex // guards out
 	out *Buffer    // what is held back; nil when there is nothing
 	n   int        // bytes in out
+
+	sent uint64 // bytes that left; belongs to whoever writes
 }
 
 const recordHeader = 5
@@ -89,6 +91,7 @@ func (w *Wire) fill() error {
 		n, err = w.socket.Read(room)
 	default:
 		n, err = w.socket.SendReceive(w.out.B[:w.n], room)
+		w.sent += uint64(w.socket.wrote())
 		w.dropOut()
 	}
 	w.w += n
@@ -162,10 +165,14 @@ func (w *Wire) flush() error {
 	if w.n == 0 {
 		return nil
 	}
-	_, err := w.socket.Write(w.out.B[:w.n])
+	n, err := w.socket.Write(w.out.B[:w.n])
+	w.sent += uint64(n)
 	w.n = 0
 	return err
 }
+
+// Sent counts the bytes that left since the beginning. Nobody writes meanwhile.
+func (w *Wire) Sent() uint64 { return w.sent }
 
 func (w *Wire) dropOut() {
 	w.mu.Lock()

@@ -44,6 +44,7 @@ const (
 
 // Faults of the upstream, or of the way to it.
 const (
+	CircuitBreakerOpen           Token = "circuit_breaker_open"
 	ClientCAUnknown              Token = "client_ca_unknown"
 	ClientCertificateRejected    Token = "client_certificate_rejected"
 	ClientCertificateRequired    Token = "client_certificate_required"
@@ -122,6 +123,9 @@ var vocabulary = [...]entry{
 	{CallerGone, 499, Caller, "http_request_error",
 		"The caller closed its connection before the answer was complete.",
 		"If callers give up too early, raise their timeout above the upstream's response time."},
+	{CircuitBreakerOpen, 503, Upstream, "destination_unavailable",
+		"So many requests to the upstream failed that it is left alone for a moment.",
+		"Look in the log for what the failures before this one were; the upstream is asked again after Retry-After."},
 	{ClientCAUnknown, 502, Upstream, "tls_alert_received",
 		"The upstream does not know the authority that issued our client certificate.",
 		"Put the intermediate certificates behind the leaf in the identity's certificate file, or have the upstream trust the issuing authority."},

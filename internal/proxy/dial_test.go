@@ -32,7 +32,7 @@ func deaf(k *kit) (address string, conns chan net.Conn) {
 func toDeaf(k *kit, timeout string) (conns chan net.Conn) {
 	k.Helper()
 	address, conns := deaf(k)
-	k.reload(fmt.Sprintf("[upstream.deaf]\nurl = \"https://%s\"\n[upstream.deaf.timeout]\n%s\n[[route]]\nupstream = \"default\"\n"+
+	k.reload(fmt.Sprintf("[upstream.deaf]\nurl = \"https://%s\"\nretry.attempts = 0\n[upstream.deaf.timeout]\n%s\n[[route]]\nupstream = \"default\"\n"+
 		"[[route]]\nupstream = \"deaf\"\npath_prefix = \"/deaf\"\n", address, timeout))
 	return conns
 }

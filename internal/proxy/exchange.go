@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/logging"
@@ -26,8 +27,14 @@ type exchange struct {
 	inside bool // it has a place among limits.max_concurrent_requests
 	pooled bool // it has a place among the endpoint's pool.max_active
 
-	try   upstream.Try   // the endpoint that it uses, from admission to its end
-	tried upstream.Tried // and those before it
+	ticket breaker.Ticket // of the upstream's circuit breaker
+
+	try     upstream.Try       // the endpoint that it uses, from admission to the end of the try
+	tried   upstream.Tried     // that and those before it
+	stale   *upstream.Endpoint // its kept connections turned out to be dead
+	retries int                // tries after the first
+	tryEnds int64              // retry.try_timeout, on the server's clock; 0: no bound
+	upload  *upload            // what goes on sending the body; nil when there is no more to send
 
 	body  int  // where in work.in the request's body begins
 	whole bool // that body is there to its end
@@ -36,6 +43,7 @@ type exchange struct {
 	waited   bool // it stood in line, so that start is a while ago
 	streamed bool // the body went, or goes, by an upload: it is not there any more
 
+	begun    bool // a byte of an answer is on its way to the caller, if only of an interim one
 	last     bool // the caller's connection is closed behind it
 	answered bool // a final head is on its way to the caller
 	status   int  // of that
@@ -117,7 +125,15 @@ func (x *session) take(deadline int64) bool {
 
 // exchange carries what begin left.
 func (x *session) exchange(ctx context.Context) {
-	x.forward(ctx)
+	var f *fault.Fault
+	if x.collectable() {
+		f = x.collect()
+	}
+	if f == nil {
+		x.forward(ctx)
+	} else {
+		x.fail(f)
+	}
 	x.finish()
 }
 
@@ -187,6 +203,9 @@ func (x *session) admit(ctx context.Context) *fault.Fault {
 			return f
 		}
 	}
+	if f := x.consult(); f != nil {
+		return f
+	}
 	e.inside = l.Requests.TryEnter()
 	if !e.inside {
 		e.inside = x.queue(ctx, func(gone <-chan struct{}) bool { return l.Requests.Enter(l.QueueTimeout, gone) })
@@ -195,6 +214,19 @@ func (x *session) admit(ctx context.Context) *fault.Fault {
 		return x.full("limits.max_concurrent_requests")
 	}
 	return x.enter(ctx)
+}
+
+// consult asks the upstream's circuit breaker.
+func (x *session) consult() *fault.Fault {
+	e := &x.work.exchange
+	ticket, wait, ok := e.route.Upstream.Breaker().Admit(e.start)
+	if !ok {
+		f := fault.New(fault.CircuitBreakerOpen, nil)
+		f.RetryAfter = wait
+		return f
+	}
+	e.ticket = ticket
+	return nil
 }
 
 // enter chooses an endpoint, and takes a place among its connections.
@@ -211,6 +243,10 @@ func (x *session) enter(ctx context.Context) (f *fault.Fault) {
 	if gate := e.try.Endpoint.Gate(); gate != nil {
 		e.pooled = gate.TryEnter()
 		if !e.pooled {
+			x.enterOther(ctx)
+		}
+		if !e.pooled {
+			gate = e.try.Endpoint.Gate()
 			e.pooled = x.queue(ctx, func(gone <-chan struct{}) bool { return gate.Enter(x.snap.Limits.QueueTimeout, gone) })
 		}
 		if !e.pooled {
@@ -218,6 +254,21 @@ func (x *session) enter(ctx context.Context) (f *fault.Fault) {
 		}
 	}
 	return nil
+}
+
+// enterOther takes another endpoint than the chosen one, which is full, if one has a place at once.
+func (x *session) enterOther(ctx context.Context) {
+	e, u := &x.work.exchange, x.work.exchange.route.Upstream
+	for !e.pooled && u.Other(e.start, &e.tried) {
+		t, f := u.Pick(ctx, e.start, &e.tried)
+		if f != nil {
+			return
+		}
+		if e.pooled = t.Endpoint.Gate().TryEnter(); e.pooled {
+			e.try, t = t, e.try
+		}
+		t.End(e.start, upstream.Abandoned)
+	}
 }
 
 // leaveEndpoint gives back what enter took.
@@ -279,7 +330,7 @@ func (x *session) full(limit string) *fault.Fault {
 	}
 	f := fault.New(fault.ConcurrencyLimit, nil)
 	f.RetryAfter = time.Second
-	f.Detail = fmt.Sprintf("As many requests as %s allows are in progress, and none ended within limits.queue_timeout.", limit)
+	f.Detail = fmt.Sprintf("As many requests as %s allows are in progress, and no place was to be had within limits.queue_timeout.", limit)
 	return f
 }
 
@@ -314,10 +365,16 @@ func (x *session) finish() {
 		now = time.Now()
 	}
 	outcome := upstream.OutcomeOf(e.fault)
-	if e.fault == nil && !e.upstream {
+	switch {
+	case e.fault == nil && e.upstream:
+		outcome = upstream.OutcomeOfStatus(e.status)
+	case e.fault == nil:
 		outcome = upstream.Abandoned
 	}
 	x.leaveEndpoint(now, outcome)
+	if e.route != nil {
+		e.route.Upstream.Done(now, e.ticket, outcome)
+	}
 	d := now.Sub(e.start)
 	x.turn.Add(1)
 	e.counts.End(e.status, e.upstream, d)

@@ -16,60 +16,87 @@ import (
 // mostInterim is how many 1xx responses may come before the final one.
 const mostInterim = 16
 
-// forward sends the request to the upstream and passes the response on.
+// forward sends the request to the upstream and passes the response on. A try that comes to nothing is followed by
+// another where the upstream's retry and the request allow it.
 func (x *session) forward(ctx context.Context) {
 	e := &x.work.exchange
-	for fresh := false; ; fresh = true {
-		if f := x.connect(ctx, fresh); f != nil {
-			x.fail(f)
+	u := e.route.Upstream
+	if u.Retry().Attempts > 0 {
+		u.Budget().Request(e.start)
+	}
+	for {
+		f := x.ask(ctx)
+		if why := x.condition(f); why == 0 || !x.retry(ctx, f, why) {
+			x.deliver(f)
 			return
-		}
-		up := x.send()
-		f := x.receive(up)
-		if f == nil {
-			return
-		}
-		// A kept connection that ended before a byte of the response came was most likely closed while our request was
-		// on its way to it. What may be done twice is done again, once, on a connection of its own.
-		again := f == errUnanswered && e.conn.Reused() && x.replayable()
-		x.drop(f)
-		if !again {
-			if f == errUnanswered {
-				f = fault.New(fault.ResponseReset, errors.New("the connection ended before a response began"))
-			}
-			x.fail(f)
-			return
-		}
-		if t := e.route.Upstream.Timeout(); t.ResponseHeader < t.Request {
-			x.advance(phaseRequest, x.server.now(e.start)+int64(t.Request)) // the wait for the response is over for now
 		}
 	}
 }
 
-// connect finds a connection for the exchange: a kept one, unless it has to be fresh.
-func (x *session) connect(ctx context.Context, fresh bool) *fault.Fault {
+// ask makes one try: it sends the request and reads the head of the final response. What it leaves when there is a fault
+// is for deliver or retry to clear away.
+func (x *session) ask(ctx context.Context) *fault.Fault {
+	e := &x.work.exchange
+	if e.try.Endpoint == nil { // there was a try before
+		if why := x.reason(); why.cancelled() {
+			return why.fault()
+		}
+		if f := x.enter(ctx); f != nil {
+			return f
+		}
+	}
+	if d := e.route.Upstream.Retry().TryTimeout; d > 0 {
+		e.tryEnds = x.server.now(time.Now()) + int64(d)
+	}
+	if f := x.connect(ctx); f != nil {
+		return f
+	}
+	e.upload = x.send()
+	f := x.receive(e.upload)
+	if f != nil {
+		f = x.settle(e.upload, f)
+	}
+	return f
+}
+
+// deliver passes on the response whose head ask read, or says f.
+func (x *session) deliver(f *fault.Fault) {
+	w := x.work
+	e := &w.exchange
+	if f == nil {
+		if w.resp.Status == 101 {
+			f = x.settle(e.upload, x.upgrade())
+		} else {
+			f = x.respond(e.upload)
+		}
+		if f == nil {
+			return
+		}
+	}
+	if e.conn != nil {
+		x.drop(f)
+	}
+	if f == errUnanswered {
+		f = fault.New(fault.ResponseReset, errors.New("the connection ended before a response began"))
+	}
+	x.fail(f)
+}
+
+// connect finds a connection for the try: a kept one, unless those of the endpoint are in doubt.
+func (x *session) connect(ctx context.Context) *fault.Fault {
 	e := &x.work.exchange
 	var c *upstream.Conn
 	now := e.start
-	if e.waited {
+	if e.waited || e.retries > 0 {
 		now = time.Now()
 	}
-	if !fresh {
-		c = e.try.Endpoint.Take(now)
+	if at := e.try.Endpoint; at != e.stale {
+		c = at.Take(now)
 	}
-	for c == nil {
+	if c == nil {
 		var err error
-		at := e.try.Endpoint
-		x.abandonable(ctx, func(ctx context.Context) { c, err = at.Dial(ctx) })
-		if err == nil {
-			break
-		}
-		f := fault.Classify(fault.PhaseConnect, err)
-		if !x.elsewhere(ctx, f) {
-			return f
-		}
-		if !fresh {
-			c = e.try.Endpoint.Take(time.Now())
+		if c, err = x.dial(ctx); err != nil {
+			return fault.Classify(fault.PhaseConnect, err)
 		}
 	}
 	e.conn = c
@@ -81,34 +108,20 @@ func (x *session) connect(ctx context.Context, fresh bool) *fault.Fault {
 	return nil
 }
 
-// elsewhere moves an exchange that got no connection, for which f is the reason, to an endpoint that it has not tried. It
-// reports whether there is one that takes it.
-func (x *session) elsewhere(ctx context.Context, f *fault.Fault) bool {
-	e, u := &x.work.exchange, x.work.exchange.route.Upstream
-	if upstream.OutcomeOf(f) != upstream.Failure || e.tried.Len() >= u.Len() || x.reason().cancelled() {
-		return false
-	}
-	x.leaveEndpoint(time.Now(), upstream.Failure)
-	if x.enter(ctx) != nil {
-		x.leaveEndpoint(time.Now(), upstream.Abandoned) // f is not about this one
-		return false
-	}
-	u.Metrics().HandshakeError(string(f.Token))
-	return true
-}
-
-// replayable reports whether the request may be sent twice: its method says so (RFC 9110 section 9.2.2), and all of it is
-// still there.
-func (x *session) replayable() bool {
-	e, r := &x.work.exchange, &x.work.req
-	if !e.whole || e.streamed || e.answered || x.reason().cancelled() {
-		return false
-	}
-	switch string(r.Method) {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return r.Upgrade == nil
-	}
-	return false
+// dial makes a new connection to the try's endpoint.
+func (x *session) dial(ctx context.Context) (c *upstream.Conn, err error) {
+	e := &x.work.exchange
+	limit := e.route.Upstream.Retry().TryTimeout
+	x.abandonable(ctx, func(ctx context.Context) {
+		if limit > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeoutCause(ctx, limit, fault.New(fault.ConnectionTimeout, nil).
+				WithDetail("No connection to the upstream came about within retry.try_timeout."))
+			defer cancel()
+		}
+		c, err = e.try.Endpoint.Dial(ctx)
+	})
+	return c, err
 }
 
 // send writes the request's head, and its body if that is there. Otherwise it returns the upload that goes on with it.
@@ -135,6 +148,9 @@ func (x *session) send() *upload {
 	w.out.B = r.Append(w.out.B[:0], &rewrite)
 	t := e.route.Upstream.Timeout()
 	if e.whole {
+		if t.ResponseHeader < t.Request || e.tryEnds != 0 {
+			x.await(phaseRequest, t)
+		}
 		body := w.in.B[e.body:e.end]
 		e.sent = int64(len(body))
 		if len(w.out.B)+len(body) <= cap(w.out.B) {
@@ -145,19 +161,19 @@ func (x *session) send() *upload {
 		if len(body) > 0 {
 			_, _ = e.conn.Write(body)
 		}
-		if t.ResponseHeader < t.Request {
-			x.await(phaseRequest, t)
-		}
 		return nil
 	}
 	_, _ = e.conn.Write(w.out.B)
 	return x.startUpload(t)
 }
 
-// await begins the wait for the response's head, which timeout.response_header or timeout.request ends, whichever
-// comes first.
+// await begins the wait for the response's head, which timeout.response_header, retry.try_timeout or timeout.request
+// ends, whichever comes first.
 func (x *session) await(from phase, t *upstream.Timeout) {
 	header := x.after(t.ResponseHeader)
+	if x.tryBounds(header) {
+		header = x.work.exchange.tryEnds
+	}
 	if request := x.server.now(x.work.exchange.start) + int64(t.Request); request <= header {
 		x.proceed(phaseRequest, request, from)
 		return
@@ -165,11 +181,17 @@ func (x *session) await(from phase, t *upstream.Timeout) {
 	x.proceed(phaseHeader, header, from)
 }
 
-// errUnanswered is what receive returns when the connection ended before the response began. It never leaves forward.
+// tryBounds reports whether retry.try_timeout ends this try before header. A request whose body is passed on while it
+// arrives has one try, and the time that its caller takes for that is not the upstream's.
+func (x *session) tryBounds(header int64) bool {
+	e := &x.work.exchange
+	return e.tryEnds != 0 && !e.streamed && e.tryEnds < header
+}
+
+// errUnanswered is what receive returns when the connection ended before the response began. deliver and retry know it.
 var errUnanswered = &fault.Fault{Token: fault.ResponseReset, Status: fault.ResponseReset.Status()}
 
-// receive reads the response and passes it on. The fault it returns is one after which the caller can still be answered,
-// or else has to be cut off; nil: the exchange is complete.
+// receive reads the head of the final response, and passes on those that come before it.
 func (x *session) receive(up *upload) *fault.Fault {
 	w := x.work
 	e := &w.exchange
@@ -177,26 +199,23 @@ func (x *session) receive(up *upload) *fault.Fault {
 		w.up = x.buffers.Small()
 	}
 	for interim := 0; ; {
-		f := x.receiveHead(interim == 0)
-		if f != nil {
-			return x.settle(up, f)
+		if f := x.receiveHead(interim == 0); f != nil {
+			return f
 		}
-		switch r := &w.resp; {
-		case r.Status == 101:
-			return x.settle(up, x.upgrade())
-		case !r.Interim():
-			return x.respond(up)
+		if r := &w.resp; r.Status == 101 || !r.Interim() {
+			return nil
 		}
 		if interim++; interim > mostInterim {
-			return x.settle(up, fault.New(fault.ResponseMalformed, errors.New("too many interim responses")).
-				WithDetail("The upstream sent more than 16 interim responses (1xx) to one request."))
+			return fault.New(fault.ResponseMalformed, errors.New("too many interim responses")).
+				WithDetail("The upstream sent more than 16 interim responses (1xx) to one request.")
 		}
 		if w.req.Minor > 0 {
 			rewrite := e.route.Response
 			rewrite.CallerMinor = w.req.Minor
 			w.out.B = w.resp.Append(w.out.B[:0], &rewrite)
+			e.begun = true
 			if f := x.pass(w.out.B); f != nil {
-				return x.settle(up, f)
+				return f
 			}
 			if up != nil && w.resp.Status == 100 {
 				up.invited()
@@ -229,7 +248,11 @@ func (x *session) receiveHead(first bool) *fault.Fault {
 			continue
 		}
 		if why := x.reason(); why.cancelled() {
-			return why.fault()
+			f := why.fault()
+			if t := e.route.Upstream; why == cancelHeader && e.tryEnds != 0 && !e.streamed && t.Retry().TryTimeout < t.Timeout().ResponseHeader {
+				f = f.WithDetail("The upstream took the request but did not answer within retry.try_timeout.")
+			}
+			return f
 		}
 		ended := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if f := e.conn.Fault(fault.PhaseReceive, err); !ended && f.Token != fault.ResponseReset {

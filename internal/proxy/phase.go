@@ -183,16 +183,23 @@ func (x *session) proceed(to phase, deadline int64, from ...phase) {
 	}
 }
 
-// revive undoes a cancellation that is harmless: nothing was interrupted but the wait for a request.
+// revive undoes a cancellation that interrupted nothing which is still needed, but the wait for bytes of the caller.
 func (x *session) revive(to phase, deadline int64) {
-	x.reset(to, deadline)
+	x.ending.Lock() // as reset; and nobody cancels anew before the socket is ready for that
+	defer x.ending.Unlock()
 	x.socket.Resume()
+	x.enterPhase(to, deadline)
 }
 
 // reset enters a phase even though the session was cancelled. What the cancellation interrupted stays so.
 func (x *session) reset(to phase, deadline int64) {
 	x.ending.Lock() // whoever cancelled may not have interrupted everything yet
 	defer x.ending.Unlock()
+	x.enterPhase(to, deadline)
+}
+
+// enterPhase is advance for a session that was cancelled. The caller holds ending.
+func (x *session) enterPhase(to phase, deadline int64) {
 	x.deadline.Store(deadline)
 	x.word.Store((x.word.Load()>>8+1)<<8 | uint64(to))
 }

@@ -47,6 +47,9 @@ func rhythm(snap *snapshot.Snapshot) time.Duration {
 	for _, u := range snap.Upstreams() {
 		t := u.Timeout()
 		d = min(d, t.ResponseHeader, t.Idle, t.Request, t.TunnelIdle)
+		if try := u.Retry().TryTimeout; try > 0 {
+			d = min(d, try)
+		}
 	}
 	return min(max(d/4, sweepLeast), sweepMost)
 }

@@ -257,12 +257,14 @@ func (u *upload) more(want int64) error {
 		return nil
 	case errors.Is(err, conn.ErrInterrupted):
 	case errors.Is(err, io.EOF):
-		u.fault = fault.New(fault.CallerGone, errors.New("the caller ended the connection in the middle of the request's body"))
+		u.fault = fault.New(fault.CallerGone, errBodyCut)
 	default:
 		u.fault = fault.New(fault.CallerGone, err)
 	}
 	return err
 }
+
+var errBodyCut = errors.New("the caller ended the connection in the middle of the request's body")
 
 // touchUpload gives the next part of a request's body time to come. Where the response's has begun to, both together
 // have that time.

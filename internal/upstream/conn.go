@@ -22,6 +22,8 @@ type Conn struct {
 	brimful bool // the last Read left no room: crypto/tls may hold more of that record
 	doubted bool // it is to be looked at before another exchange, however soon that comes
 
+	mark uint64 // what the wire had sent when the exchange began
+
 	asked    bool // the server asked for our certificate
 	unlisted bool // and its list of acceptable authorities had no issuer of ours
 
@@ -46,6 +48,10 @@ func (c *Conn) Read(b []byte) (int, error) {
 	c.brimful = n == len(b)
 	return n, err
 }
+
+// Unsent reports whether nothing of what Write took has left since Take or Dial: the upstream has certainly not acted on
+// it. Nobody writes meanwhile.
+func (c *Conn) Unsent() bool { return c.wire.Sent() == c.mark }
 
 // Doubt tells that the upstream may have more to say than the exchange had to hear: servers that send a body after HEAD
 // send it a little later.

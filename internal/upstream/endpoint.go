@@ -184,6 +184,7 @@ func (e *Endpoint) handshake(ctx context.Context, s *conn.Socket) (*Conn, error)
 			e.groups.chosen(state.CurveID, begin)
 		}
 		e.o.Metrics.Handshake(c.resumed, time.Since(begin))
+		c.mark = wire.Sent()
 		return c, nil
 	}
 	_ = wire.Close()

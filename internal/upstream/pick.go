@@ -19,6 +19,17 @@ const (
 	Failure   = balance.Failure // to connect, or an answer that only a server in trouble gives
 )
 
+// OutcomeOfStatus is what an answer with that status says about the Endpoint. 502, 503 and 504 are what gateways and
+// overloaded servers give; 500 is more often about one request than about the server.
+func OutcomeOfStatus(status int) Outcome {
+	switch status {
+	case 502, 503, 504:
+		return Failure
+	default:
+		return Success
+	}
+}
+
 // OutcomeOf is what the end of a try in f, or in none, says about the Endpoint.
 func OutcomeOf(f *fault.Fault) Outcome {
 	switch {
@@ -73,6 +84,9 @@ func (u *Upstream) Pick(ctx context.Context, now time.Time, tried *Tried) (Try, 
 	tried.add(m)
 	return Try{m.Data, forced, m.Begin()}, nil
 }
+
+// Other reports whether Pick would choose an endpoint that is in and is not in tried.
+func (u *Upstream) Other(now time.Time, tried *Tried) bool { return u.set.Other(now, tried.members()) }
 
 // await waits for the first answer of DNS.
 func (u *Upstream) await(ctx context.Context) *fault.Fault {

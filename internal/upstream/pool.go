@@ -32,7 +32,7 @@ func (e *Endpoint) Take(now time.Time) *Conn {
 			c.close(metrics.ClosedByUpstream)
 			continue
 		}
-		c.reused, c.doubted = true, false
+		c.reused, c.doubted, c.mark = true, false, c.wire.Sent()
 		e.up.active.Add(1)
 		e.o.Metrics.ConnReused()
 		return c

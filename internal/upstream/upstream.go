@@ -119,6 +119,18 @@ func (u *Upstream) Retry() *Retry { return &u.o.Retry }
 // Breaker decides whether an exchange is worth trying. It is asked once for an exchange, and told once how it ended.
 func (u *Upstream) Breaker() *breaker.Breaker { return u.breaker }
 
+// Done tells the circuit breaker how an exchange ended that it admitted with t.
+func (u *Upstream) Done(now time.Time, t breaker.Ticket, o Outcome) {
+	switch o {
+	case Success:
+		u.breaker.Done(now, t, breaker.Success)
+	case Failure:
+		u.breaker.Done(now, t, breaker.Failure)
+	default:
+		u.breaker.Done(now, t, breaker.Abandoned)
+	}
+}
+
 // Budget bounds how many exchanges are tried again.
 func (u *Upstream) Budget() *breaker.Budget { return u.budget }
 
