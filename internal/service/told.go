@@ -3,6 +3,7 @@ package service
 import (
 	"time"
 
+	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
 	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
 )
 
@@ -16,11 +17,22 @@ func (s *service) upstreamChanged(e upstream.Event) {
 	case upstream.EndpointHealthy:
 		s.logger.Info("endpoint is healthy", "upstream", e.Upstream, "endpoint", e.Endpoint)
 	case upstream.BreakerChanged:
-		s.logger.Warn("circuit breaker changed", "upstream", e.Upstream, "from", e.Change.From, "to", e.Change.To)
+		s.breakerChanged(e)
 	case upstream.ResolveFailed:
 		s.logger.Warn("names not resolved", "upstream", e.Upstream, "err", e.Err)
 	case upstream.ResolveRecovered:
 		s.logger.Info("names resolved again", "upstream", e.Upstream)
+	}
+}
+
+func (s *service) breakerChanged(e upstream.Event) {
+	switch c := e.Change; c.To {
+	case breaker.Open:
+		s.logger.Warn("circuit breaker is open", "upstream", e.Upstream, "failures", c.Failures, "requests", c.Requests)
+	case breaker.HalfOpen:
+		s.logger.Info("circuit breaker is half-open", "upstream", e.Upstream)
+	case breaker.Closed:
+		s.logger.Info("circuit breaker is closed again", "upstream", e.Upstream)
 	}
 }
 
