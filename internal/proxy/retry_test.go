@@ -78,17 +78,19 @@ func TestRetry(t *testing.T) {
 		reason      string // of the retry; "": none
 		connections int
 	}{
-		"reset, GET":                    {"", resets, get("/"), 200, 2, "reset", 2},
-		"reset, HEAD":                   {"", resets, request("HEAD", "/"), 200, 2, "reset", 2},
-		"reset, PUT":                    {on, resets, put(), 502, 1, "", 1},
-		"reset, POST with a key":        {on, resets, post("/", "whole", "Idempotency-Key: 1"), 502, 1, "", 1},
-		"reset, not asked for":          {`retry.on = ["connect"]`, resets, get("/"), 502, 1, "", 1},
-		"reset, no attempts":            {"retry.attempts = 0", resets, get("/"), 502, 1, "", 1},
-		"reset within the head":         {"", func(c *demo.Conn) { c.WriteString("HTTP"); resets(c) }, get("/"), 502, 1, "", 1},
-		"503, not asked for":            {"", says(503), get("/"), 503, 1, "", 1},
-		"503, GET":                      {on, says(503), get("/"), 200, 2, "503", 1},
-		"503, HEAD":                     {on, func(c *demo.Conn) { c.WriteString("HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\n") }, request("HEAD", "/"), 200, 2, "503", 1},
-		"503 in chunks":                 {on, func(c *demo.Conn) { c.WriteString("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n") }, get("/"), 200, 2, "503", 1},
+		"reset, GET":             {"", resets, get("/"), 200, 2, "reset", 2},
+		"reset, HEAD":            {"", resets, request("HEAD", "/"), 200, 2, "reset", 2},
+		"reset, PUT":             {on, resets, put(), 502, 1, "", 1},
+		"reset, POST with a key": {on, resets, post("/", "whole", "Idempotency-Key: 1"), 502, 1, "", 1},
+		"reset, not asked for":   {`retry.on = ["connect"]`, resets, get("/"), 502, 1, "", 1},
+		"reset, no attempts":     {"retry.attempts = 0", resets, get("/"), 502, 1, "", 1},
+		"reset within the head":  {"", func(c *demo.Conn) { c.WriteString("HTTP"); resets(c) }, get("/"), 502, 1, "", 1},
+		"503, not asked for":     {"", says(503), get("/"), 503, 1, "", 1},
+		"503, GET":               {on, says(503), get("/"), 200, 2, "503", 1},
+		"503, HEAD":              {on, func(c *demo.Conn) { c.WriteString("HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\n") }, request("HEAD", "/"), 200, 2, "503", 1},
+		"503 in chunks": {on, func(c *demo.Conn) {
+			c.WriteString("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+		}, get("/"), 200, 2, "503", 1},
 		"503 whose body does not come":  {on, func(c *demo.Conn) { c.WriteString("HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\n") }, get("/"), 200, 2, "503", 2},
 		"502, PUT":                      {on, says(502), put(), 200, 2, "502", 1},
 		"504, DELETE":                   {on, says(504), request("DELETE", "/"), 200, 2, "504", 1},
