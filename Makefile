@@ -91,7 +91,7 @@ fuzz: ## Each fuzz target for FUZZTIME (30s)
 golden: ## Rewrite golden files; read the diff before you commit it
 	go test -count=1 $$(grep -rl --include='*_test.go' 'flag.Bool("update"' cmd internal | xargs -n1 dirname | sort -u | sed 's#^#./#') -update
 
-bench: ## Go benchmarks, ten runs each, into .build/bench.txt; BENCH picks some, BASE compares with an earlier file
+bench: ## Go benchmarks, BENCH_COUNT (10) runs each, into .build/bench.txt; BENCH picks some, BASE is an earlier result
 	@mkdir -p .build
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCH_COUNT) ./... | tee .build/bench.txt
 	$(tool) benchstat $(BASE) .build/bench.txt
