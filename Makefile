@@ -13,6 +13,7 @@ export CGO_ENABLED := 0
 VERSION ?= $(shell packaging/version)
 FUZZTIME ?= 30s
 BENCH ?= .
+BENCH_COUNT ?= 10
 SUITES ?= bookworm trixie sid
 # auto: run where this is root on Linux, say so where it is not. required: fail there.
 SYSTEMD_TESTS ?= auto
@@ -90,10 +91,10 @@ fuzz: ## Each fuzz target for FUZZTIME (30s)
 golden: ## Rewrite golden files; read the diff before you commit it
 	go test -count=1 $$(grep -rl --include='*_test.go' 'flag.Bool("update"' cmd internal | xargs -n1 dirname | sort -u | sed 's#^#./#') -update
 
-bench: ## Go benchmarks, ten runs for benchstat, into .build/bench.txt; BENCH picks some
+bench: ## Go benchmarks, BENCH_COUNT (10) runs each, into .build/bench.txt; BENCH picks some, BASE is an earlier result
 	@mkdir -p .build
-	go test -run '^$$' -bench '$(BENCH)' -benchmem -count 10 ./... | tee .build/bench.txt
-	$(tool) benchstat .build/bench.txt
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCH_COUNT) ./... | tee .build/bench.txt
+	$(tool) benchstat $(BASE) .build/bench.txt
 
 bench-compare: build ## Beside nginx, HAProxy and others (root for apt); ARGS for the script
 	@$(need) nginx=nginx-light haproxy=haproxy wrk=wrk h2load=nghttp2-client openssl=openssl python3=python3

@@ -55,6 +55,15 @@ type Socket struct {
 		gone bool
 		call func(uintptr)
 	}
+
+	calls Calls
+}
+
+// Calls counts the system calls of a Socket that were to move bytes. It is 0 where the Socket goes through net.Conn.
+type Calls struct {
+	Reads  int
+	Vain   int // of these, found nothing
+	Writes int // without last words
 }
 
 // NewSocket returns a Socket that owns c.
@@ -123,7 +132,7 @@ func (s *Socket) TryRead(b []byte) (int, error) {
 	if s.interrupted.Load() {
 		return 0, ErrInterrupted
 	}
-	return readNow(s.held, b)
+	return s.readNow(s.held, b)
 }
 
 // ReadNow is TryRead for everybody else. It never waits, but then needs a system call more. Interrupt does not concern it.
@@ -141,7 +150,7 @@ func (s *Socket) ReadNow(b []byte) (int, error) {
 	return r.n, r.err
 }
 
-func (s *Socket) nowStep(fd uintptr) { s.now.n, s.now.err = readNow(fd, s.now.in) }
+func (s *Socket) nowStep(fd uintptr) { s.now.n, s.now.err = s.readNow(fd, s.now.in) }
 
 func (s *Socket) readBriefly(b []byte) (int, error) {
 	_ = s.net.SetReadDeadline(time.Now().Add(time.Millisecond))
@@ -190,7 +199,7 @@ func (s *Socket) wrote() int { return s.read.wrote }
 func (s *Socket) readStep(fd uintptr) bool {
 	r := &s.read
 	if len(r.out) > 0 {
-		n, err := writeNow(fd, r.out)
+		n, err := s.writeNow(fd, r.out)
 		whole := n == len(r.out)
 		r.wrote = n
 		if rest := r.out[n:]; !whole && (err == nil || errors.Is(err, ErrWouldBlock)) {
@@ -204,7 +213,7 @@ func (s *Socket) readStep(fd uintptr) bool {
 		}
 		r.sent = err
 	}
-	r.n, r.err = readNow(fd, r.in)
+	r.n, r.err = s.readNow(fd, r.in)
 	return !errors.Is(r.err, ErrWouldBlock) || r.sent != nil
 }
 
@@ -266,7 +275,7 @@ func (s *Socket) Write(b []byte) (int, error) {
 	n := 0
 	if s.inside {
 		var err error
-		n, err = writeNow(s.held, b)
+		n, err = s.writeNow(s.held, b)
 		if n == len(b) || err != nil && !errors.Is(err, ErrWouldBlock) {
 			return n, err
 		}
@@ -285,7 +294,7 @@ func (s *Socket) Write(b []byte) (int, error) {
 func (s *Socket) writeStep(fd uintptr) bool {
 	w := &s.write
 	for w.n < len(w.out) {
-		n, err := writeNow(fd, w.out[w.n:])
+		n, err := s.writeNow(fd, w.out[w.n:])
 		w.n += n
 		if errors.Is(err, ErrWouldBlock) {
 			s.blocked.Store(true)
@@ -323,6 +332,25 @@ func (s *Socket) writeOnce(b []byte) {
 	}
 	_ = s.raw.Control(func(fd uintptr) { _, _ = writeNow(fd, b) })
 }
+
+// readNow counts. It belongs to the goroutine that reads.
+func (s *Socket) readNow(fd uintptr, b []byte) (int, error) {
+	n, err := readNow(fd, b)
+	s.calls.Reads++
+	if n == 0 && errors.Is(err, ErrWouldBlock) {
+		s.calls.Vain++
+	}
+	return n, err
+}
+
+// writeNow counts. It belongs to the goroutine that writes.
+func (s *Socket) writeNow(fd uintptr, b []byte) (int, error) {
+	s.calls.Writes++
+	return writeNow(fd, b)
+}
+
+// Calls is what there was so far. Nobody reads or writes meanwhile.
+func (s *Socket) Calls() Calls { return s.calls }
 
 // WriteBlocked reports whether a write waits for the peer to read.
 func (s *Socket) WriteBlocked() bool { return s.blocked.Load() }

@@ -1,11 +1,6 @@
 package proxy
 
-import (
-	"io"
-	"testing"
-
-	"github.com/mtls-proxy/mtls-proxy/internal/demo"
-)
+import "testing"
 
 // perRecord is what crypto/tls allocates to read one record: an io.Reader of two words (readFromUntil). An exchange has
 // two records, one read by the proxy and one by the upstream of the test.
@@ -20,32 +15,10 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	const response = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 	for name, text := range map[string]string{"GET": get("/path?query", "User-Agent: test", "Accept: */*"), "POST": post("/", "small body")} {
 		t.Run(name, func(t *testing.T) {
-			k := start(t, setup{timeout: `tunnel_idle = "1h"`, upstream: script(func(c *demo.Conn) {
-				in, out := make([]byte, 4096), []byte(response)
-				for {
-					// A request arrives in one record.
-					if _, err := c.Conn.Read(in); err != nil {
-						return
-					}
-					if _, err := c.Conn.Write(out); err != nil {
-						return
-					}
-				}
-			})})
-			c := k.dial()
-			out, in := []byte(text), make([]byte, 4096)
-			c.send(text)
-			n, err := c.Read(in)
+			k := start(t, setup{timeout: `tunnel_idle = "1h"`, upstream: records(response)})
+			c, err := k.volley(text)
 			k.must(err)
-			in = in[:n]
-			exchange := func() {
-				if _, err := c.Write(out); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := io.ReadFull(c.Conn, in); err != nil {
-					t.Fatal(err)
-				}
-			}
+			exchange := func() { k.must(c.exchange()) }
 			for range 100 {
 				exchange()
 			}

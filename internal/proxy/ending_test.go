@@ -312,6 +312,18 @@ func TestEarlyResponse(t *testing.T) {
 	}
 }
 
+// Many programs send all of a request before they look for an answer. They get one that came early, and no broken pipe.
+func TestEarlyResponseToACallerThatSendsOn(t *testing.T) {
+	k := start(t, setup{upstream: once("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno", func(*demo.Conn) {})})
+	c := k.dial().send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+	k.any("the caller is waited for", in(phaseLinger))
+	c.send(strings.Repeat("b", 1_000_000))
+	if a := c.answer().is(k, 413); a.text != "no" {
+		t.Errorf("got %q", a.text)
+	}
+	c.ended()
+}
+
 func TestCallerGoneWhileWaiting(t *testing.T) {
 	for how, leave := range map[string]func(*caller){
 		"close":      func(c *caller) { _ = c.Close() },

@@ -45,7 +45,7 @@ type setup struct {
 
 // kit is a Server between an upstream of demo and whoever dials it.
 type kit struct {
-	*testing.T
+	testing.TB
 	setup    setup
 	dir      string
 	metrics  *metrics.Metrics
@@ -83,9 +83,9 @@ func (l *lines) String() string {
 var authority = sync.OnceValues(func() (*demo.Authority, error) { return demo.NewAuthority(demo.AuthorityOptions{}) })
 
 // start builds everything and serves until the test is over. Then nothing may be left: no goroutine, no place taken.
-func start(t *testing.T, s setup) *kit {
+func start(t testing.TB, s setup) *kit {
 	t.Helper()
-	k := &kit{T: t, setup: s, dir: t.TempDir(), lines: new(lines), store: new(snapshot.Store), others: make(map[string]*demo.Upstream)}
+	k := &kit{TB: t, setup: s, dir: t.TempDir(), lines: new(lines), store: new(snapshot.Store), others: make(map[string]*demo.Upstream)}
 	a, err := authority()
 	k.must(err)
 	client, err := a.Client("caller")
@@ -584,4 +584,49 @@ func script(f func(c *demo.Conn)) demo.UpstreamOptions { return demo.UpstreamOpt
 // answers is an upstream that says the same to every request.
 func answers(text string) demo.UpstreamOptions {
 	return script(func(c *demo.Conn) { c.Answer(text) })
+}
+
+// records is an upstream that takes each TLS record for a request and answers it with text. It allocates nothing.
+func records(text string) demo.UpstreamOptions {
+	return script(func(c *demo.Conn) {
+		in, out := make([]byte, 4096), []byte(text)
+		for {
+			if _, err := c.Conn.Read(in); err != nil {
+				return
+			}
+			if _, err := c.Conn.Write(out); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// volley sends the same request again and again and reads the answer, which is as long each time. It allocates nothing.
+type volley struct {
+	net.Conn
+	out, in []byte
+}
+
+// volley dials and learns how long the answer to text is.
+func (k *kit) volley(text string) (*volley, error) {
+	c, err := net.Dial("tcp", k.address)
+	if err != nil {
+		return nil, err
+	}
+	k.Cleanup(func() { _ = c.Close() })
+	v := &volley{Conn: c, out: []byte(text), in: make([]byte, 4096)}
+	if _, err := c.Write(v.out); err != nil {
+		return nil, err
+	}
+	n, err := c.Read(v.in)
+	v.in = v.in[:n]
+	return v, err
+}
+
+func (v *volley) exchange() error {
+	if _, err := v.Write(v.out); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(v.Conn, v.in)
+	return err
 }

@@ -102,16 +102,7 @@ func (x *session) look(snap *snapshot.Snapshot, now time.Time, clock int64) {
 		} else if up != nil && up.Gone() {
 			up.Nudge()
 		}
-	case p == phaseTunnel:
-		if !x.swept.looked {
-			x.swept.looked = true
-			if x.socket.PeerGone() {
-				x.socket.Nudge()
-			}
-			if up != nil && up.Gone() {
-				up.Nudge()
-			}
-		}
+	case p == phaseTunnel: // both directions read before they wait, so no end stays hidden
 	case !x.swept.looked:
 		// An end that came together with the last request does not announce itself again.
 		x.swept.looked = true

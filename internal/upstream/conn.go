@@ -103,6 +103,9 @@ func (c *Conn) Nudge() { c.socket.Nudge() }
 // Gone reports whether the upstream has closed its side; see conn.Socket.PeerGone.
 func (c *Conn) Gone() bool { return c.socket.PeerGone() }
 
+// Calls is what the connection has cost so far; see conn.Socket.Calls.
+func (c *Conn) Calls() conn.Calls { return c.socket.Calls() }
+
 // WriteBlocked reports whether a write waits for the upstream to read. Anyone may call it.
 func (c *Conn) WriteBlocked() bool { return c.socket.WriteBlocked() }
 

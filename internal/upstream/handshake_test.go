@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -221,6 +222,70 @@ func TestResumedSessionsAreVerified(t *testing.T) {
 			t.Errorf("fault = %v, want %s", f, fault.ServerPinMismatch)
 		}
 	})
+}
+
+// A server that speaks ML-KEM always gets it. One that does not is asked now and then, and at once after a failure: that
+// is how a server looks that wants nothing else any more.
+func TestMLKEMIsWithheldOnlyFromWhoDoesNotSpeakIt(t *testing.T) {
+	w := newWorld(t)
+	var (
+		knows   atomic.Pointer[[]tls.CurveID] // the server; nil: all that crypto/tls does
+		offered atomic.Bool
+	)
+	w.o.NoTickets = true
+	w.o.Configure = func(c *tls.Config) {
+		whole := c.Clone()
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			offered.Store(slices.Contains(hello.SupportedCurves, tls.X25519MLKEM768))
+			now := whole.Clone()
+			if groups := knows.Load(); groups != nil {
+				now.CurvePreferences = *groups
+			}
+			return now, nil
+		}
+	}
+	w.build(t)
+	dial := func(what string, offer bool, want tls.CurveID) {
+		t.Helper()
+		c := w.dial(t)
+		defer c.Close(metrics.ClosedByResponse)
+		if got := c.tls.ConnectionState().CurveID; got != want || offered.Load() != offer {
+			t.Errorf("%s: agreed on %v, ML-KEM offered: %v; want %v, %v", what, got, offered.Load(), want, offer)
+		}
+	}
+	dial("first", true, tls.X25519MLKEM768)
+	dial("second", true, tls.X25519MLKEM768)
+	knows.Store(&[]tls.CurveID{tls.CurveP256})
+	dial("the server forgot it", true, tls.CurveP256)
+	dial("as we know by now", false, tls.CurveP256)
+	knows.Store(&[]tls.CurveID{tls.X25519MLKEM768})
+	if c, err := w.up.Dial(t.Context()); err == nil {
+		c.Close(metrics.ClosedFault)
+		t.Fatal("a handshake without a group in common succeeded")
+	}
+	dial("after a failure", true, tls.X25519MLKEM768)
+}
+
+// Small records at the beginning would cost more system calls than they save anybody time.
+func TestRecordsAreFullFromTheFirst(t *testing.T) {
+	w := newWorld(t)
+	first := make(chan int, 1)
+	w.o.Script = func(c *demo.Conn) {
+		n, _ := c.Read(make([]byte, 32<<10)) // never more than a record
+		first <- n
+	}
+	w.build(t)
+	c := w.dial(t)
+	defer c.Close(metrics.ClosedFault)
+	if _, err := c.Write(make([]byte, 64<<10)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-first; got != 16<<10 {
+		t.Errorf("the first record has %d bytes, want %d", got, 16<<10)
+	}
 }
 
 func TestFaultOfServersThatSpeakNoTLS(t *testing.T) {

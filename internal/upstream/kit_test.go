@@ -37,7 +37,7 @@ type world struct {
 	metrics *metrics.Metrics
 }
 
-func newAuthority(t *testing.T) *demo.Authority {
+func newAuthority(t testing.TB) *demo.Authority {
 	t.Helper()
 	a, err := demo.NewAuthority(demo.AuthorityOptions{})
 	if err != nil {
@@ -46,13 +46,13 @@ func newAuthority(t *testing.T) *demo.Authority {
 	return a
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	a := newAuthority(t)
 	return &world{authority: a, o: demo.UpstreamOptions{Authority: a}}
 }
 
-func issue(t *testing.T, a *demo.Authority, r demo.Request) *demo.Issued {
+func issue(t testing.TB, a *demo.Authority, r demo.Request) *demo.Issued {
 	t.Helper()
 	i, err := a.Issue(r)
 	if err != nil {
@@ -62,7 +62,7 @@ func issue(t *testing.T, a *demo.Authority, r demo.Request) *demo.Issued {
 }
 
 // build starts the server and makes the Upstream.
-func (w *world) build(t *testing.T) *world {
+func (w *world) build(t testing.TB) *world {
 	t.Helper()
 	server, err := demo.NewUpstream(w.o)
 	if err != nil {
@@ -74,7 +74,7 @@ func (w *world) build(t *testing.T) *world {
 }
 
 // buildAt makes the Upstream for a server that is there already.
-func (w *world) buildAt(t *testing.T, address string) *world {
+func (w *world) buildAt(t testing.TB, address string) *world {
 	t.Helper()
 	dir := t.TempDir()
 	if w.client == nil {
@@ -117,7 +117,7 @@ func (w *world) buildAt(t *testing.T, address string) *world {
 	return w
 }
 
-func bundle(t *testing.T, a *demo.Authority) *trust.Bundle {
+func bundle(t testing.TB, a *demo.Authority) *trust.Bundle {
 	t.Helper()
 	ca, err := a.Write(t.TempDir(), "ca")
 	if err != nil {
@@ -131,7 +131,7 @@ func bundle(t *testing.T, a *demo.Authority) *trust.Bundle {
 }
 
 // dial makes a connection that must succeed.
-func (w *world) dial(t *testing.T) *Conn {
+func (w *world) dial(t testing.TB) *Conn {
 	t.Helper()
 	c, err := w.up.Dial(context.Background())
 	if err != nil {
@@ -141,7 +141,7 @@ func (w *world) dial(t *testing.T) *Conn {
 }
 
 // refused dials, and if that succeeds goes on to the first read. It returns the fault that came of it.
-func (w *world) refused(t *testing.T) *fault.Fault {
+func (w *world) refused(t testing.TB) *fault.Fault {
 	t.Helper()
 	c, err := w.up.Dial(context.Background())
 	if err != nil {
@@ -161,7 +161,7 @@ func (w *world) refused(t *testing.T) *fault.Fault {
 }
 
 // get carries a request and returns the answer's body.
-func get(t *testing.T, c *Conn) []byte {
+func get(t testing.TB, c *Conn) []byte {
 	t.Helper()
 	if _, err := c.Write([]byte("GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func get(t *testing.T, c *Conn) []byte {
 }
 
 // echo is get with the server's view of it.
-func echo(t *testing.T, c *Conn) (s demo.Seen) {
+func echo(t testing.TB, c *Conn) (s demo.Seen) {
 	t.Helper()
 	if err := json.Unmarshal(get(t, c), &s); err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func echo(t *testing.T, c *Conn) (s demo.Seen) {
 }
 
 // counter reads a counter of the Upstream as a scrape shows it; labels are those after upstream or before it.
-func (w *world) counter(t *testing.T, name string, labels ...string) int {
+func (w *world) counter(t testing.TB, name string, labels ...string) int {
 	t.Helper()
 	rec := httptest.NewRecorder()
 	w.metrics.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
@@ -211,13 +211,13 @@ func (w *world) counter(t *testing.T, name string, labels ...string) int {
 	return 0
 }
 
-func (w *world) closed(t *testing.T, why metrics.CloseReason) int {
+func (w *world) closed(t testing.TB, why metrics.CloseReason) int {
 	t.Helper()
 	return w.counter(t, "mtls_proxy_upstream_connections_closed_total", `reason="`+why.String()+`"`)
 }
 
 // eventually waits until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for limit := time.Now().Add(patience); !ok(); <-time.After(100 * time.Microsecond) {
 		if time.Now().After(limit) {
@@ -227,7 +227,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // listen has serve speak with whoever connects, without TLS, and returns the address.
-func listen(t *testing.T, serve func(c net.Conn)) string {
+func listen(t testing.TB, serve func(c net.Conn)) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
