@@ -38,9 +38,9 @@ func docs(t *testing.T) string {
 }
 
 func TestDocsListEveryFieldOfARequest(t *testing.T) {
-	r := record{kind: exchangeFailed, err: "x", exchange: ExchangeRecord{
-		Policy: &Policy{Slow: 1}, Duration: time.Second, Listener: "x", Route: "x", Upstream: "x", RequestID: "x", Fault: "x", Blame: "x",
-		Summary: "x", Fix: "x", Err: errors.New("x"), Caller: "x", Method: "x", Host: "x", Path: "x",
+	r := record{kind: exchangeFailed, err: "x", requestID: "x", method: "x", host: "x", path: "x", exchange: ExchangeRecord{
+		Policy: &Policy{Slow: 1}, Duration: time.Second, Listener: "x", Route: "x", Upstream: "x", Fault: "x", Blame: "x",
+		Summary: "x", Fix: "x", Err: errors.New("x"), Caller: "x",
 	}}
 	var want []string
 	for _, f := range r.appendFields(nil) {

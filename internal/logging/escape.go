@@ -17,6 +17,14 @@ const (
 // be mistaken for one; and what is longer than max is cut.
 func escape(s string, max int) string { return sanitize(s, max, false) }
 
+// escapeBytes is escape of what may be a view; so may be what it returns.
+func escapeBytes(b []byte, max int) []byte {
+	if len(b) <= max && isPlain(b, false) {
+		return b
+	}
+	return []byte(escape(string(b), max))
+}
+
 // tidy is escape for text of our own, which may have lines and tabs, and whose backslashes mean what they say.
 func tidy(s string, max int) string { return sanitize(s, max, true) }
 
@@ -61,7 +69,7 @@ func sanitize(s string, max int, ours bool) string {
 const hexDigits = "0123456789abcdef"
 
 // isPlain tells whether s is printable ASCII, the common case.
-func isPlain(s string, ours bool) bool {
+func isPlain[S string | []byte](s S, ours bool) bool {
 	for i := range len(s) {
 		if c := s[i]; (c < ' ' || c > '~' || c == '\\') && !(ours && (c == '\n' || c == '\t' || c == '\\')) {
 			return false

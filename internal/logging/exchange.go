@@ -1,8 +1,10 @@
 package logging
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -53,7 +55,10 @@ type ExchangeRecord struct {
 	Listener   string // this and the next two are names from the configuration
 	Route      string
 	Upstream   string
-	RequestID  string
+	RequestID  []byte // this and the next ones are copied; they may be views of a buffer
+	Method     []byte
+	Host       []byte
+	Path       []byte
 	Status     int // what the caller was answered; 499: it had gone
 
 	Fault   string // token; "" when the upstream answered
@@ -63,10 +68,7 @@ type ExchangeRecord struct {
 	Err     error  // what happened, for the log only
 
 	Caller            string // who called, as far as it is known
-	Method            string
-	Host              string
-	Path              string
-	BytesIn, BytesOut int64 // bodies: from the caller, to the caller
+	BytesIn, BytesOut int64  // bodies: from the caller, to the caller
 }
 
 func (r *ExchangeRecord) slow() bool {
@@ -87,7 +89,7 @@ func (r *ExchangeRecord) level() hclog.Level {
 }
 
 // Exchange records how an exchange ended. It never blocks: when the log cannot be written as fast as it grows, records are
-// dropped and counted. Nothing of r is kept; strings of it that may be views of a buffer are copied.
+// dropped and counted. Nothing of r is kept but its strings, and an exchange that was answered costs no allocation of its own.
 func (l *Log) Exchange(r *ExchangeRecord) {
 	level := r.level()
 	if !l.enabled(level) || r.Policy != nil && !r.Policy.Wants(r.Status, r.Fault != "", r.Duration) {
@@ -109,34 +111,49 @@ func (l *Log) Exchange(r *ExchangeRecord) {
 		}
 	}
 	rec.exchange = *r
-	rec.exchange.keep()
 	if r.Err != nil {
 		rec.err = escape(r.Err.Error(), maxErrorBytes)
+		rec.exchange.Err = nil
 	}
-	rec.exchange.Err = nil
+	l.blocks.keep(&rec)
 	l.queue.put(&rec)
 }
 
-// keep copies what others wrote, escaped and cut, in one allocation where nothing had to be escaped.
-func (r *ExchangeRecord) keep() {
-	if r.Policy != nil && !r.Policy.Path {
-		r.Path = ""
-	} else if i := strings.IndexByte(r.Path, '?'); i >= 0 {
-		r.Path = r.Path[:i]
+// blockBytes is what blocks takes at a time: enough for a hundred usual records, or a few of the longest.
+const blockBytes = 16 << 10
+
+// blocks has room for what others wrote, until the record was written: pieces of one block after the other, each of which the
+// garbage collector takes back when the last record with a piece of it is gone.
+type blocks struct {
+	mu  sync.Mutex // guards now
+	now strings.Builder
+}
+
+// keep copies what others wrote into r, escaped and cut.
+func (b *blocks) keep(r *record) {
+	x := &r.exchange
+	if x.Policy != nil && !x.Policy.Path {
+		x.Path = nil
+	} else if i := bytes.IndexByte(x.Path, '?'); i >= 0 {
+		x.Path = x.Path[:i]
 	}
-	written := [...]*string{&r.RequestID, &r.Caller, &r.Method, &r.Host, &r.Path}
+	x.Caller = escape(x.Caller, maxWrittenBytes)
+	written := [...]*[]byte{&x.RequestID, &x.Method, &x.Host, &x.Path}
 	n := 0
-	for _, s := range written {
-		*s = escape(*s, maxWrittenBytes)
-		n += len(*s)
+	for _, v := range written {
+		*v = escapeBytes(*v, maxWrittenBytes)
+		n += len(*v)
 	}
-	var b strings.Builder
-	b.Grow(n)
-	for _, s := range written {
-		b.WriteString(*s)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.now.Cap()-b.now.Len() < n {
+		b.now.Reset() // what was cut from it stays
+		b.now.Grow(blockBytes)
 	}
-	all := b.String()
-	for _, s := range written {
-		*s, all = all[:len(*s)], all[len(*s):]
+	for i, s := range [...]*string{&r.requestID, &r.method, &r.host, &r.path} {
+		start := b.now.Len()
+		b.now.Write(*written[i])
+		*s = b.now.String()[start:]
+		*written[i] = nil
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -18,15 +19,17 @@ const (
 	maxKeyBytes    = 64                     // journald ignores longer names
 )
 
-// journalSink sends records with their fields to journald in its native protocol. journal.Send of go-systemd has no
-// deadline, and its socket is not connected: the kernel does not tell such a socket when a receiver whose queue
+// journalSink sends records with their fields to journald in its native protocol, a datagram each. journal.Send of go-systemd
+// has no deadline, and its socket is not connected: the kernel does not tell such a socket when a receiver whose queue
 // others had filled has room again.
 type journalSink struct {
 	path  string
 	hurry *atomic.Bool
-	conn  *net.UnixConn // nil after an error, until the next record
-	buf   []byte
-	body  []byte
+	conn  *net.UnixConn   // nil after an error, until the next record
+	raw   syscall.RawConn // of conn
+	buf   []byte          // the datagrams of a batch, one after the other
+	ends  []int           // of each of them
+	post  post
 }
 
 func newJournalSink(path string, hurry *atomic.Bool) (*journalSink, error) {
@@ -42,51 +45,62 @@ func (s *journalSink) dial() error {
 	if err != nil {
 		return err
 	}
+	if s.raw, err = conn.SyscallConn(); err != nil {
+		_ = conn.Close()
+		return err
+	}
 	s.conn = conn
 	return nil
 }
 
 func (s *journalSink) write(batch []record) (lost int) {
+	s.buf, s.ends = s.buf[:0], s.ends[:0]
 	for i := range batch {
-		s.compose(&batch[i])
-		if err := s.send(); err != nil {
-			lost++
-		}
+		s.buf = appendDatagram(s.buf, &batch[i])
+		s.ends = append(s.ends, len(s.buf))
 	}
-	if cap(s.buf)+cap(s.body) > 64<<10 {
-		s.buf, s.body = nil, nil
+	s.post.load(s.buf, s.ends)
+	for done := 0; done < len(s.ends); {
+		n := s.send(done)
+		if n == 0 { // this one is not to be sent
+			lost++
+			n = 1
+		}
+		done += n
+	}
+	if cap(s.buf) > 64<<10 {
+		s.buf, s.post = nil, post{}
 	}
 	return lost
 }
 
-// send waits for as long as journald does not read, unless Close is in a hurry. A journald that was replaced is found again.
-func (s *journalSink) send() error {
+// send sends datagrams from the one with that number on, and tells how many. It waits for as long as journald does not read,
+// unless Close is in a hurry. A journald that was replaced is found again.
+func (s *journalSink) send(first int) (n int) {
 	redialed := false
-	for {
-		if s.hurry.Load() {
-			return os.ErrDeadlineExceeded
-		}
+	for !s.hurry.Load() {
 		if s.conn == nil {
-			if err := s.dial(); err != nil {
-				return err
+			if s.dial() != nil {
+				return 0
 			}
 			redialed = true
 		}
 		err := s.conn.SetWriteDeadline(time.Now().Add(journalTry))
 		if err == nil {
-			_, err = s.conn.Write(s.buf)
+			n, err = s.post.send(s.raw, first)
 		}
 		switch {
 		case err == nil:
-			return nil
+			return n
 		case errors.Is(err, os.ErrDeadlineExceeded): // nobody reads: try again
 		default:
 			s.close()
 			if redialed {
-				return err
+				return 0
 			}
 		}
 	}
+	return 0
 }
 
 // interrupt has nothing to do: no attempt lasts longer than journalTry.
@@ -99,12 +113,19 @@ func (s *journalSink) close() {
 	}
 }
 
-// compose makes the datagram for r.
-func (s *journalSink) compose(r *record) {
+// appendDatagram appends the datagram for r.
+func appendDatagram(b []byte, r *record) []byte {
 	event, _ := r.identity()
-	s.body = appendSentence(s.body[:0], r)
-	b := s.buf[:0]
-	b = appendJournalField(b, "MESSAGE", tidy(string(s.body), maxFieldBytes))
+	begin := len(b)
+	b = append(b, "MESSAGE="...)
+	start := len(b)
+	b = appendSentence(b, r)
+	// All that an answered request says of itself is a word by now. Anything else may have lines, or too many of them.
+	if m := b[start:]; r.kind != exchangeFinished && !isPlain(m, false) || len(m) > maxFieldBytes {
+		b = appendJournalText(b[:start-1], tidy(string(m), maxFieldBytes))
+	} else {
+		b = append(b, '\n')
+	}
 	b = append(b, "PRIORITY="...)
 	b = append(b, byte('0'+r.priority()))
 	b = append(b, "\nSYSLOG_IDENTIFIER=mtls-proxy\n"...)
@@ -117,21 +138,19 @@ func (s *journalSink) compose(r *record) {
 	}
 	var room [24]field
 	for _, f := range r.appendFields(room[:0]) {
-		if len(b)+maxFieldBytes+2*maxKeyBytes > maxRecordBytes {
+		if len(b)-begin+maxFieldBytes+2*maxKeyBytes > maxRecordBytes {
 			break
 		}
-		var name [maxKeyBytes]byte
-		key := string(appendJournalName(name[:0], f.key))
+		b = appendJournalName(b, f.key)
 		if f.unit == words {
-			b = appendJournalField(b, key, f.text)
+			b = appendJournalText(b, f.text)
 			continue
 		}
-		b = append(b, key...)
 		b = append(b, '=')
 		b = strconv.AppendInt(b, f.number, 10)
 		b = append(b, '\n')
 	}
-	s.buf = b
+	return b
 }
 
 // appendJournalName makes the name of a field from the key of a fact: MTLS_, then capitals, digits and underscores alone,
@@ -151,10 +170,9 @@ func appendJournalName(dst []byte, key string) []byte {
 	return dst
 }
 
-// appendJournalField appends a field whose value may have lines: then its length, 64 bits with the lowest byte first,
-// stands before it.
-func appendJournalField(dst []byte, name, value string) []byte {
-	dst = append(dst, name...)
+// appendJournalText appends the value of a field behind its name. Where it has lines, its length stands before it: 64 bits
+// with the lowest byte first.
+func appendJournalText(dst []byte, value string) []byte {
 	if strings.IndexByte(value, '\n') < 0 {
 		dst = append(dst, '=')
 	} else {

@@ -59,12 +59,30 @@ func (s *lineSink) close() {}
 // on lines of their own, each after a tab, so that none of them looks like a record.
 func appendText(dst []byte, r *record, timed bool) []byte {
 	if timed {
-		dst = r.time.AppendFormat(dst, "2006-01-02T15:04:05.000Z07:00 ")
+		dst = appendTime(dst, r.time, 3)
+		dst = append(dst, ' ')
 		dst = append(dst, levelWord(r.level)...)
 		dst = append(dst, ' ')
 	}
 	dst = appendSentence(dst, r)
 	return append(dst, '\n')
+}
+
+// appendTime is RFC 3339 with that many digits behind the second, one at least.
+func appendTime(dst []byte, t time.Time, digits int) []byte {
+	dst = t.AppendFormat(dst, time.RFC3339) // the one layout that is quick
+	var zone [len("+00:00")]byte
+	end := len(dst) - 1
+	if dst[end] != 'Z' {
+		end = len(dst) - len(zone)
+	}
+	n := copy(zone[:], dst[end:])
+	dst = append(dst[:end], '.')
+	for rest, unit := t.Nanosecond(), 100_000_000; digits > 0; digits-- {
+		dst = append(dst, byte('0'+rest/unit))
+		rest, unit = rest%unit, unit/10
+	}
+	return append(dst, zone[:n]...)
 }
 
 func levelWord(l hclog.Level) string {
@@ -94,11 +112,12 @@ func appendSentence(dst []byte, r *record) []byte {
 	later := false
 	for i := range fields {
 		f := &fields[i]
-		if strings.IndexByte(f.text, '\n') >= 0 {
-			later = true
+		if f.key == "summary" {
 			continue
 		}
-		if f.key == "summary" {
+		word := isWord(f.text)
+		if !word && strings.IndexByte(f.text, '\n') >= 0 {
+			later = true
 			continue
 		}
 		dst = append(dst, ' ')
@@ -109,10 +128,13 @@ func appendSentence(dst []byte, r *record) []byte {
 		}
 		dst = append(dst, f.key...)
 		dst = append(dst, '=')
-		if f.unit == count {
+		switch {
+		case f.unit == count:
 			dst = strconv.AppendInt(dst, f.number, 10)
-		} else {
-			dst = appendValue(dst, f.text)
+		case word:
+			dst = append(dst, f.text...)
+		default:
+			dst = appendQuoted(dst, f.text)
 		}
 	}
 	if !later {
@@ -134,11 +156,19 @@ func appendSentence(dst []byte, r *record) []byte {
 	return dst
 }
 
-// appendValue quotes what would not read back as one word.
-func appendValue(dst []byte, s string) []byte {
-	if s != "" && !strings.ContainsAny(s, " \t\"=") {
-		return append(dst, s...)
+// isWord tells whether s reads back as one word.
+func isWord(s string) bool {
+	for i := range len(s) {
+		switch s[i] {
+		case ' ', '\t', '\n', '"', '=':
+			return false
+		}
 	}
+	return s != ""
+}
+
+// appendQuoted is for what would not read back as one word.
+func appendQuoted(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	for i := range len(s) {
 		if s[i] == '"' {
@@ -153,9 +183,11 @@ func appendValue(dst []byte, s string) []byte {
 func appendJSON(dst []byte, r *record, _ bool) []byte {
 	event, message := r.identity()
 	dst = append(dst, `{"time":"`...)
-	dst = r.time.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000000Z")
+	dst = appendTime(dst, r.time.UTC(), 6)
 	dst = append(dst, `","level":"`...)
-	dst = append(dst, strings.ToLower(strings.TrimSpace(levelWord(r.level)))...)
+	for _, c := range []byte(strings.TrimSpace(levelWord(r.level))) {
+		dst = append(dst, c-'A'+'a')
+	}
 	dst = append(dst, `","message":`...)
 	dst = appendString(dst, message)
 	if event != NoEvent {
@@ -180,20 +212,26 @@ func appendJSON(dst []byte, r *record, _ bool) []byte {
 // appendString appends a JSON string (RFC 8259 section 7) for s, which is UTF-8.
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
+	done := 0 // of s, in pieces that need no escape
 	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '"' || c == '\\':
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		dst = append(dst, s[done:i]...)
+		done = i + 1
+		switch c {
+		case '"', '\\':
 			dst = append(dst, '\\', c)
-		case c == '\n':
+		case '\n':
 			dst = append(dst, `\n`...)
-		case c == '\t':
+		case '\t':
 			dst = append(dst, `\t`...)
-		case c < ' ':
+		default:
 			dst = append(dst, `\u00`...)
 			dst = append(dst, hexDigits[c>>4], hexDigits[c&15])
-		default:
-			dst = append(dst, c)
 		}
 	}
+	dst = append(dst, s[done:]...)
 	return append(dst, '"')
 }

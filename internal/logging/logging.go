@@ -33,6 +33,7 @@ type Log struct {
 	logger hclog.Logger
 	level  atomic.Int32 // hclog.Level: what is below it is not taken
 	bursts bursts
+	blocks blocks
 	queue  *queue // nil: everything is discarded
 
 	mu      sync.Mutex // guards options and the decision to replace the sink
@@ -193,6 +194,7 @@ func (l *Log) write() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	batch := make([]record, 0, batchSize)
+	all := false // what may linger has done so
 	for !l.hurry.Load() {
 		var last bool // once nothing more is taken, an empty queue stays empty
 		select {
@@ -213,7 +215,9 @@ func (l *Log) write() {
 		for _, sum := range sums {
 			l.queue.put(sum)
 		}
-		batch = l.queue.take(batch[:0])
+		var later bool
+		batch, later = l.queue.take(batch[:0], all || last)
+		all = false
 		if len(batch) > 0 {
 			l.queue.written(batch, box.write(batch))
 			clear(batch) // the writer may sleep for long; let their strings go
@@ -222,14 +226,18 @@ func (l *Log) write() {
 		if last {
 			return
 		}
-		if next.IsZero() {
-			timer.Reset(time.Hour)
-		} else {
-			timer.Reset(time.Until(next))
+		wait := time.Hour
+		if !next.IsZero() {
+			wait = time.Until(next)
 		}
+		if later {
+			wait = min(wait, linger)
+		}
+		timer.Reset(wait)
 		select {
 		case <-l.queue.wake:
 		case <-timer.C:
+			all = true
 		case <-l.closing:
 		}
 	}

@@ -8,8 +8,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// batchSize is how many records the writer takes at a time. What it holds cannot be dropped for a more important one.
-const batchSize = 64
+const (
+	// batchSize is how many records the writer takes at a time. What it holds cannot be dropped for a more important one.
+	batchSize = 64
+	// linger is how long answered requests wait for others, so that many are written at once: waking the writer and entering
+	// the kernel cost more than the record itself. Anything else is written without delay, and with it what waits.
+	linger = 50 * time.Millisecond
+)
 
 // class orders records by how early they are dropped.
 type class uint8
@@ -48,7 +53,7 @@ type queue struct {
 	count    int
 	max      int
 	seq      uint64
-	sleeping bool // the writer found nothing and has not been woken
+	sleeping bool // the writer took nothing and has not been woken
 	closed   bool
 	dropped  uint64 // not yet told of
 	flushes  []chan struct{}
@@ -81,27 +86,43 @@ func (q *queue) put(r *record) {
 		if lesser == c {
 			return
 		}
-		q.waiting[lesser].pop(nil)
+		q.waiting[lesser].pop()
 		q.count--
 	}
 	r.seq = q.seq
 	q.seq++
 	q.waiting[c].push(r)
 	q.count++
-	if q.sleeping {
-		q.sleeping = false
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+	// The first of those that linger wakes the writer to look at the clock.
+	if q.sleeping && (q.count == 1 || !q.lingering()) {
+		q.rouse()
 	}
 }
 
-// take moves the oldest records into batch, up to its capacity, in the order they came. When it has nothing to give, the
-// next put sends to wake. A record that tells of losses goes before them.
-func (q *queue) take(batch []record) []record {
+// rouse wakes the writer. The caller holds mu.
+func (q *queue) rouse() {
+	q.sleeping = false
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// lingering tells whether all that waits are answered requests, and not enough of them. The caller holds mu.
+func (q *queue) lingering() bool {
+	return q.count < min(batchSize, q.max) && q.count == q.waiting[accessClass].len() && len(q.flushes) == 0
+}
+
+// take moves the oldest records into batch, up to its capacity, in the order they came. A record that tells of losses goes
+// before them. When it gives nothing, a put or a flush sends to wake when there is reason to ask again; later is true when
+// what waits may linger, unless all is wanted now.
+func (q *queue) take(batch []record, all bool) (_ []record, later bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if !all && q.count > 0 && q.lingering() {
+		q.sleeping = true
+		return batch, true
+	}
 	if q.dropped > 0 && q.count > 0 {
 		batch = append(batch, record{time: time.Now(), level: hclog.Warn, kind: losses, event: RecordsDropped,
 			message: "log records dropped", fields: []field{number("count", int64(q.dropped))}})
@@ -113,10 +134,9 @@ func (q *queue) take(batch []record) []record {
 				oldest = c
 			}
 		}
-		var r record
-		q.waiting[oldest].pop(&r)
+		batch = append(batch, *q.waiting[oldest].first())
+		q.waiting[oldest].pop()
 		q.count--
-		batch = append(batch, r)
 	}
 	if len(batch) == 0 {
 		q.sleeping = true
@@ -128,7 +148,7 @@ func (q *queue) take(batch []record) []record {
 		}
 		q.flushes = nil
 	}
-	return batch
+	return batch, false
 }
 
 // written tells how many of the records of a batch could not be written. A record of losses stands until it was.
@@ -160,6 +180,7 @@ func (q *queue) empty() <-chan struct{} {
 		close(done)
 	} else {
 		q.flushes = append(q.flushes, done)
+		q.rouse()
 	}
 	return done
 }
@@ -194,11 +215,8 @@ func (l *lane) push(r *record) {
 	l.records = append(l.records, *r)
 }
 
-// pop removes the first record, into r when that is not nil.
-func (l *lane) pop(r *record) {
-	if r != nil {
-		*r = l.records[l.head]
-	}
+// pop removes the first record.
+func (l *lane) pop() {
 	l.records[l.head] = record{}
 	l.head++
 	if l.head == len(l.records) {

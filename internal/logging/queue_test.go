@@ -13,7 +13,7 @@ func message(level hclog.Level, text string) *record { return &record{level: lev
 func drain(q *queue) string {
 	var got []string
 	for {
-		batch := q.take(make([]record, 0, 3))
+		batch, _ := q.take(make([]record, 0, 3), true)
 		if len(batch) == 0 {
 			return strings.Join(got, " ")
 		}
@@ -84,12 +84,12 @@ func TestQueueGivesMemoryBack(t *testing.T) {
 			q.put(message(hclog.Info, fmt.Sprint(i)))
 		}
 		for i := range 5000 {
-			batch := q.take(make([]record, 0, 1))
+			batch, _ := q.take(make([]record, 0, 1), true)
 			if len(batch) != 1 || batch[0].message != fmt.Sprint(i) {
 				t.Fatalf("record %d = %+v", i, batch)
 			}
 		}
-		q.take(make([]record, 0, 1))
+		q.take(make([]record, 0, 1), true)
 		if n := cap(q.waiting[infoClass].records); n > 2*batchSize {
 			t.Errorf("an empty queue holds room for %d records", n)
 		}
@@ -98,7 +98,7 @@ func TestQueueGivesMemoryBack(t *testing.T) {
 	for i := range 20_000 {
 		q.put(message(hclog.Info, "x"))
 		if i > 100 {
-			q.take(make([]record, 0, 1))
+			q.take(make([]record, 0, 1), true)
 		}
 	}
 	if n := cap(q.waiting[infoClass].records); n > 1000 {

@@ -27,8 +27,10 @@ type record struct {
 	message string // of an ordinary record
 	fields  []field
 
-	exchange ExchangeRecord // of the other kinds; what others wrote is escaped
+	exchange ExchangeRecord // of the other kinds; its views are in what follows, escaped
 	err      string
+
+	requestID, method, host, path string
 }
 
 // field is a fact of a record. Its unit tells whether text or number is its value.
@@ -81,29 +83,22 @@ func (r *record) appendFields(fs []field) []field {
 		return append(fs, r.fields...)
 	}
 	x := &r.exchange
-	for _, f := range [...]field{
-		text("fault", x.Fault), text("blame", x.Blame), text("method", x.Method), text("host", x.Host), text("path", x.Path),
-	} {
-		if f.text != "" {
-			fs = append(fs, f)
-		}
-	}
+	fs = appendTexts(fs, text("fault", x.Fault), text("blame", x.Blame), text("method", r.method), text("host", r.host), text("path", r.path))
 	fs = append(fs, number("status", int64(x.Status)), field{key: "duration_usec", number: x.Duration.Microseconds(), unit: microseconds})
-	for _, f := range [...]field{
-		text("listener", x.Listener), text("route", x.Route), text("upstream", x.Upstream),
-		text("caller", x.Caller), text("request_id", x.RequestID),
-	} {
-		if f.text != "" {
-			fs = append(fs, f)
-		}
-	}
+	fs = appendTexts(fs, text("listener", x.Listener), text("route", x.Route), text("upstream", x.Upstream), text("caller", x.Caller),
+		text("request_id", r.requestID))
 	fs = append(fs, number("generation", int64(x.Generation)), number("bytes_in", x.BytesIn), number("bytes_out", x.BytesOut))
 	if x.slow() {
 		fs = append(fs, text("slow", "yes"))
 	}
-	for _, f := range [...]field{text("error", r.err), text("summary", x.Summary), text("fix", x.Fix)} {
-		if f.text != "" {
-			fs = append(fs, f)
+	return appendTexts(fs, text("error", r.err), text("summary", x.Summary), text("fix", x.Fix))
+}
+
+// appendTexts leaves out what has no value.
+func appendTexts(fs []field, texts ...field) []field {
+	for i := range texts {
+		if texts[i].text != "" {
+			fs = append(fs, texts[i])
 		}
 	}
 	return fs

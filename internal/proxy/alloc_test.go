@@ -13,10 +13,13 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	const response = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
-	for name, text := range map[string]string{"GET": get("/path?query", "User-Agent: test", "Accept: */*"), "POST": post("/", "small body")} {
+	usual := get("/path?query", "User-Agent: test", "Accept: */*")
+	for name, what := range map[string]struct{ text, config string }{
+		"GET": {text: usual}, "POST": {text: post("/", "small body")}, "every exchange recorded": {usual, "[log]\naccess = \"all\"\npath = true\n"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			k := start(t, setup{timeout: `tunnel_idle = "1h"`, upstream: records(response)})
-			c, err := k.volley(text)
+			k := start(t, setup{config: what.config, timeout: `tunnel_idle = "1h"`, upstream: records(response)})
+			c, err := k.volley(what.text)
 			k.must(err)
 			exchange := func() { k.must(c.exchange()) }
 			for range 100 {

@@ -54,7 +54,7 @@ func (x *session) problem(f *fault.Fault) []byte {
 	if f.Token == fault.MethodNotAllowed {
 		a.Lines = http1.AppendField(a.Lines, "Allow", x.allow())
 	}
-	a.Body = f.AppendProblem(nil, x.requestID())
+	a.Body = f.AppendProblem(nil, string(x.requestID()))
 	return http1.AppendAnswer(nil, &a)
 }
 

@@ -49,7 +49,7 @@ type exchange struct {
 	status   int  // of that
 	upstream bool // it is the upstream's
 	fault    *fault.Fault
-	id       string // only faults and records have one
+	named    bool // it has an id: only faults and records do
 
 	sent, received int64     // bytes of the bodies
 	over           time.Time // when the upstream's part was over; zero: it had none, or failed in it
@@ -405,13 +405,13 @@ func (x *session) finish() {
 func (x *session) record(now time.Time, d time.Duration) {
 	w := x.work
 	e, r := &w.exchange, &w.req
+	if x.called == "" {
+		x.called = x.caller()
+	}
 	rec := logging.ExchangeRecord{
 		Policy: &x.snap.Policy, Time: now, Duration: d, Generation: x.snap.Generation, Listener: x.name,
-		RequestID: x.requestID(), Status: e.status, Caller: x.caller(),
-		Method: string(r.Method), Host: string(r.Host), BytesIn: e.sent, BytesOut: e.received,
-	}
-	if x.snap.Policy.Path {
-		rec.Path = string(r.Path)
+		RequestID: x.requestID(), Status: e.status, Caller: x.called,
+		Method: r.Method, Host: r.Host, Path: r.Path, BytesIn: e.sent, BytesOut: e.received,
 	}
 	if e.route != nil {
 		rec.Route, rec.Upstream = e.route.Name, e.route.Upstream.Name()
@@ -426,12 +426,14 @@ func (x *session) record(now time.Time, d time.Duration) {
 	x.server.o.Log.Exchange(&rec)
 }
 
-func (x *session) requestID() string {
-	e := &x.work.exchange
-	if e.id == "" {
-		e.id = x.server.ids.next()
+// requestID is a view of the session's work.
+func (x *session) requestID() []byte {
+	w := x.work
+	if !w.exchange.named {
+		w.exchange.named = true
+		x.server.ids.next(&w.id)
 	}
-	return e.id
+	return w.id[:]
 }
 
 // caller is who calls, for the log.

@@ -20,10 +20,14 @@ func newRequestIDs() *requestIDs {
 	return ids
 }
 
-// next returns a name that this process has not given before and others hardly have.
-func (ids *requestIDs) next() string {
-	var b [14]byte
-	copy(b[:], ids.process[:])
-	binary.BigEndian.PutUint64(b[6:], ids.last.Add(1))
-	return hex.EncodeToString(b[:6]) + "-" + hex.EncodeToString(b[8:])
+// requestID is the name of an exchange: where the process began, and a number.
+type requestID [12 + 1 + 12]byte
+
+// next writes a name that this process has not given before and others hardly have.
+func (ids *requestIDs) next(id *requestID) {
+	var n [8]byte
+	binary.BigEndian.PutUint64(n[:], ids.last.Add(1))
+	hex.Encode(id[:12], ids.process[:])
+	id[12] = '-'
+	hex.Encode(id[13:], n[2:])
 }

@@ -48,12 +48,13 @@ type session struct {
 	buffers   *conn.Buffers
 	work      *work // nil while there is nothing to do
 	forwarded []byte
-	drained   bool // the last read of this run took all there was
-	entered   bool // it was asked whether there is a place for it
-	closing   bool // nothing more is served
-	unread    bool // the caller may still be sending what nobody will read
-	broken    bool // the caller is cut off, and is to notice
-	apart     bool // the exchange that step left to be carried outside of it
+	called    string // who calls, for the log; "" before there was a record
+	drained   bool   // the last read of this run took all there was
+	entered   bool   // it was asked whether there is a place for it
+	closing   bool   // nothing more is served
+	unread    bool   // the caller may still be sending what nobody will read
+	broken    bool   // the caller is cut off, and is to notice
+	apart     bool   // the exchange that step left to be carried outside of it
 
 	// swept belongs to the sweeper.
 	swept struct {
@@ -76,7 +77,8 @@ type work struct {
 	chunks   http1.ChunkReader // of the response
 	body     http1.ChunkReader // of the request
 	exchange exchange
-	pending  bool // req is half parsed
+	id       requestID // of the exchange, when it is named
+	pending  bool      // req is half parsed
 }
 
 // clear makes w fit for another session. Slices of the parsers keep their memory.
