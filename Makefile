@@ -100,6 +100,11 @@ bench-compare: build ## Beside nginx, HAProxy and others (root for apt); ARGS fo
 	@$(need) nginx=nginx-light haproxy=haproxy wrk=wrk h2load=nghttp2-client openssl=openssl python3=python3
 	MTLS_PROXY=$(CURDIR)/dist/mtls-proxy internal/bench/compare $(ARGS)
 
+bench-features: build ## What each feature costs per exchange, in eight minutes (root for apt); ARGS for the script
+	@$(need) nginx=nginx-light h2load=nghttp2-client openssl=openssl python3=python3 redis-server=redis-server
+	go test -run '^$$' -bench 'Exchange$$' ./internal/metrics
+	MTLS_PROXY=$(CURDIR)/dist/mtls-proxy internal/bench/compare --features --max-seconds 440 $(ARGS)
+
 # ---- lint -------------------------------------------------------------------
 
 lint: $(golangci) ## gofmt, vet, staticcheck, golangci-lint, govulncheck, tidiness, shellcheck (network)
@@ -156,5 +161,5 @@ clean: ## Remove what was built (.bin keeps the tools)
 
 # Two cores are busy with one of these.
 .NOTPARALLEL:
-.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench bench-compare \
+.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench bench-compare bench-features \
 	lint vulnerabilities lint-packages packages repro clean FORCE .build/next

@@ -8,6 +8,7 @@ import time
 from processes import Process
 
 HOST = "127.0.0.1"
+HOSTS = (HOST, "127.0.0.2", "127.0.0.3")  # where the upstream keeps connections: some want several endpoints
 UPSTREAM_NAME = "upstream.test"
 MIB = 1 << 20
 PEERS = os.path.join(os.path.dirname(os.path.realpath(__file__)), "peers")
@@ -63,6 +64,7 @@ class Upstream:
         client_body_buffer_size {body_mib + 1}m; proxy_pass_request_body off; proxy_set_header Content-Length "";
         proxy_pass http://unix:{folder}/yes.sock;
       }}"""
+        listens = " ".join(f"listen {host}:{self.ports['kept']} ssl backlog=4096;" for host in HOSTS)
         temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         return f"""
 daemon off; worker_processes 1; worker_rlimit_nofile 20000; {"user root;" if os.geteuid() == 0 else ""}
@@ -74,7 +76,7 @@ http {{
   keepalive_requests 1000000000; keepalive_timeout 600s;
   ssl_protocols TLSv1.3; ssl_verify_client on; ssl_client_certificate {folder}/ca.crt;
   ssl_certificate {folder}/server.crt; ssl_certificate_key {folder}/server.key; ssl_buffer_size 16k;
-  server {{ listen {HOST}:{self.ports["kept"]} ssl backlog=4096; {locations}
+  server {{ {listens} {locations}
   }}
   server {{ listen {HOST}:{self.ports["closed"]} ssl backlog=4096; keepalive_timeout 0;
       ssl_session_cache off; ssl_session_tickets off; {locations}
