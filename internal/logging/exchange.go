@@ -69,6 +69,7 @@ type ExchangeRecord struct {
 
 	Caller            string // who called, as far as it is known
 	BytesIn, BytesOut int64  // bodies: from the caller, to the caller
+	Retries           int    // tries after the first
 }
 
 func (r *ExchangeRecord) slow() bool {

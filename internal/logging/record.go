@@ -88,6 +88,9 @@ func (r *record) appendFields(fs []field) []field {
 	fs = appendTexts(fs, text("listener", x.Listener), text("route", x.Route), text("upstream", x.Upstream), text("caller", x.Caller),
 		text("request_id", r.requestID))
 	fs = append(fs, number("generation", int64(x.Generation)), number("bytes_in", x.BytesIn), number("bytes_out", x.BytesOut))
+	if x.Retries > 0 {
+		fs = append(fs, number("retries", int64(x.Retries)))
+	}
 	if x.slow() {
 		fs = append(fs, text("slow", "yes"))
 	}

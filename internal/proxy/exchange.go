@@ -412,6 +412,7 @@ func (x *session) record(now time.Time, d time.Duration) {
 		Policy: &x.snap.Policy, Time: now, Duration: d, Generation: x.snap.Generation, Listener: x.name,
 		RequestID: x.requestID(), Status: e.status, Caller: x.called,
 		Method: r.Method, Host: r.Host, Path: r.Path, BytesIn: e.sent, BytesOut: e.received,
+		Retries: e.retries,
 	}
 	if e.route != nil {
 		rec.Route, rec.Upstream = e.route.Name, e.route.Upstream.Name()

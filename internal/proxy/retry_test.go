@@ -169,6 +169,9 @@ func TestRetriesEnd(t *testing.T) {
 		if n := len(u.saw()); n != 3+1 {
 			t.Errorf("%d tries, want 4", n)
 		}
+		if r := k.records(); len(r) != 1 || r[0]["retries"] != float64(3) {
+			t.Errorf("records %v, want one with 3 retries", r)
+		}
 	})
 	t.Run("timeout.request", func(t *testing.T) {
 		u := &tries{each: []func(*demo.Conn){says(503, "Retry-After: 5")}}
