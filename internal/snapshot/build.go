@@ -218,7 +218,7 @@ func (b *builder) options(name string, c *config.Upstream) upstream.Options {
 		peer.Pins = append(peer.Pins, pin)
 	}
 	return upstream.Options{
-		Name: name, URL: c.Target(), Servers: servers(c), SRV: c.SRV, Balance: balanceOf(c), Proxy: b.proxies[name],
+		Name: name, URL: c.Target(), Servers: servers(c), SRV: c.SRV, Balance: balanceOf(c), Bind: bind(c), Proxy: b.proxies[name],
 		Identity: b.identities[c.Identity], Bundle: b.bundles[c.Trust], Peer: peer, MinVersion: version,
 		Pool: upstream.Pool{
 			MaxIdle: c.Pool.MaxIdle, MaxActive: c.Pool.MaxActive,

@@ -81,13 +81,13 @@ func New(o Options) *Upstream {
 		places := make(map[string]place)
 		for i := range o.Servers {
 			s := &o.Servers[i]
-			specs = append(specs, balance.Spec{ID: s.Address, Weight: 1})
+			specs = append(specs, balance.Spec{ID: s.Address, Tier: s.tier(), Weight: s.weight()})
 			places[s.Address] = place{s, s.Address}
 		}
 		u.update(now, specs, places)
 		return u
 	}
-	r := resolve.Options{SRV: o.SRV, DNS: o.DNS, Answered: u.answered}
+	r := resolve.Options{SRV: o.SRV, DNS: o.DNS, Network: o.network(), Answered: u.answered}
 	if o.SRV == "" {
 		for _, s := range o.Servers {
 			r.Hosts = append(r.Hosts, s.Address)
@@ -256,7 +256,7 @@ func (u *Upstream) take(now time.Time, addresses []resolve.Address) {
 			id = net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port())))
 			p.address = id
 		}
-		specs = append(specs, balance.Spec{ID: id, Tier: a.Priority, Weight: a.Weight})
+		specs = append(specs, balance.Spec{ID: id, Tier: a.Priority + s.tier(), Weight: a.Weight * s.weight()})
 		places[id] = p
 	}
 	u.update(now, specs, places)
