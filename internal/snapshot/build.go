@@ -466,6 +466,7 @@ func (b *builder) publication() {
 			p.RateKeys = append(p.RateKeys, r.Rate.Key)
 		}
 	}
+	p.Admission = b.next.admissionCounts()
 	for _, id := range b.next.Identities {
 		p.Certificates = append(p.Certificates, metrics.Certificate{Kind: "identity", Name: id.Name, NotAfter: id.NotAfter})
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admission"
@@ -34,6 +35,8 @@ type Endpoint struct {
 	classical *tls.Config // without those that groups says are in vain
 	groups    groups
 	gate      *admission.Gate // nil without MaxActive
+
+	checked atomic.Pointer[Checked] // the last health check; nil: none yet
 
 	mu      sync.Mutex // guards idle and retired
 	idle    []*Conn    // the one used last at the end
