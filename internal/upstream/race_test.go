@@ -21,8 +21,8 @@ type way struct {
 }
 
 var (
-	refused = errors.New("refused")
-	hangs   = way{5 * time.Second, context.DeadlineExceeded} // for all of timeout.connect
+	errRefused = errors.New("refused")
+	hangs      = way{5 * time.Second, context.DeadlineExceeded} // for all of timeout.connect
 )
 
 // course is who can be reached, and how. Nobody closes a connection that does not win.
@@ -42,7 +42,7 @@ func (c *course) reach(e *Endpoint, ctx context.Context) (net.Conn, error) {
 	case w.err == nil:
 		c.open++
 		return closing{c}, nil
-	case errors.Is(w.err, refused):
+	case errors.Is(w.err, errRefused):
 		return nil, fault.Classify(fault.PhaseConnect, syscall.ECONNREFUSED)
 	default:
 		return nil, fault.Classify(fault.PhaseConnect, w.err)
@@ -76,16 +76,16 @@ func TestASecondEndpointIsTriedBesideTheFirst(t *testing.T) {
 		failures string // of each, and who was not tried
 	}{
 		{name: "the first is in time", ways: map[string]way{a: at(249 * msec)}, winner: a, after: 249 * msec, failures: "0 - -"},
-		{name: "it is refused in time", ways: map[string]way{a: {200 * msec, refused}}, token: fault.ConnectionRefused, after: 200 * msec, failures: "0 - -"},
+		{name: "it is refused in time", ways: map[string]way{a: {200 * msec, errRefused}}, token: fault.ConnectionRefused, after: 200 * msec, failures: "0 - -"},
 		{name: "it hangs", ways: map[string]way{a: hangs}, winner: b, after: 250 * msec, failures: "1 0 -"},
 		{name: "it is late and wins", ways: map[string]way{a: at(300 * msec), b: at(100 * msec)}, winner: a, after: 300 * msec, failures: "0 0 -"},
 		{name: "it is late and loses", ways: map[string]way{a: at(400 * msec), b: at(100 * msec)}, winner: b, after: 350 * msec, failures: "1 0 -"},
-		{name: "it fails late", ways: map[string]way{a: {300 * msec, refused}, b: at(100 * msec)}, winner: b, after: 350 * msec, failures: "1 0 -"},
-		{name: "the second is refused", ways: map[string]way{a: hangs, b: {0, refused}}, winner: c, after: 250 * msec, failures: "1 1 0"},
+		{name: "it fails late", ways: map[string]way{a: {300 * msec, errRefused}, b: at(100 * msec)}, winner: b, after: 350 * msec, failures: "1 0 -"},
+		{name: "the second is refused", ways: map[string]way{a: hangs, b: {0, errRefused}}, winner: c, after: 250 * msec, failures: "1 1 0"},
 		{name: "two hang", ways: map[string]way{a: hangs, b: hangs}, winner: c, after: 500 * msec, failures: "1 1 0"},
 		{name: "two hang, and the first comes after all", ways: map[string]way{a: at(550 * msec), b: hangs, c: hangs}, winner: a, after: 550 * msec, failures: "0 0 0"},
 		{name: "all hang", ways: map[string]way{a: hangs, b: hangs, c: hangs}, token: fault.ConnectionTimeout, after: 5500 * msec, failures: "0 1 1"},
-		{name: "the others are refused", ways: map[string]way{a: hangs, b: {0, refused}, c: {0, refused}}, token: fault.ConnectionTimeout, after: 5 * time.Second, failures: "0 1 1"},
+		{name: "the others are refused", ways: map[string]way{a: hangs, b: {0, errRefused}, c: {0, errRefused}}, token: fault.ConnectionTimeout, after: 5 * time.Second, failures: "0 1 1"},
 		{name: "the caller leaves", ways: map[string]way{a: hangs, b: hangs, c: hangs}, leave: time.Second, token: fault.CallerGone, after: time.Second, failures: "0 0 0"},
 		{name: "the second is another server where order decides", ways: map[string]way{a: hangs}, change: func(o *Options) { o.Balance = First },
 			winner: b, after: 1500 * msec, failures: "1 0 -"},
