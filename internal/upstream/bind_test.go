@@ -23,6 +23,25 @@ func TestConnectionsLeaveFromBind(t *testing.T) {
 	}
 }
 
+func TestConnectionsToAProxyLeaveFromBind(t *testing.T) {
+	seen := make(chan string, 1)
+	proxy := listen(t, func(c net.Conn) { seen <- c.RemoteAddr().String() })
+	u := offline(t, Options{
+		Bind: netip.MustParseAddr("127.0.0.9"), Proxy: proxyAt(t, "http://"+proxy, ""), Servers: []Server{{Address: "[2001:db8::1]:443"}},
+	})
+	try, f := u.Pick(t.Context(), time.Now(), new(Tried))
+	if f != nil {
+		t.Fatal(f)
+	}
+	defer try.End(time.Now(), Abandoned)
+	if _, err := u.Dial(t.Context(), &try, new(Tried)); err == nil {
+		t.Error("a proxy that says nothing let us through")
+	}
+	if got := <-seen; !strings.HasPrefix(got, "127.0.0.9:") {
+		t.Errorf("the proxy sees %s, want 127.0.0.9", got)
+	}
+}
+
 func TestFaultOfABindThatIsNotHere(t *testing.T) {
 	for _, tt := range []struct{ bind, want string }{
 		{"192.0.2.77", "is not an address of this host"}, // for documentation, so nobody's

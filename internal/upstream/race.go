@@ -72,6 +72,9 @@ func (r *race) run(ctx context.Context, try Try) (Try, net.Conn, error) {
 				overtake(fault.New(fault.ConnectionTimeout, fmt.Errorf("connect to %s: another endpoint answered first", try.Endpoint.id)))
 				return
 			}
+			if theirs.Err() != nil {
+				err = context.Canceled // given up, by whomever: it had less time than it was due
+			}
 			r.lose(ctx, next, err)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -18,21 +19,25 @@ import (
 type way struct {
 	after time.Duration
 	err   error // nil: it comes about
+	sure  bool  // it is too late to give it up
 }
 
 var (
 	errRefused = errors.New("refused")
-	hangs      = way{5 * time.Second, context.DeadlineExceeded} // for all of timeout.connect
+	hangs      = way{after: 5 * time.Second, err: context.DeadlineExceeded} // for all of timeout.connect
 )
 
 // course is who can be reached, and how. Nobody closes a connection that does not win.
 type course struct {
 	ways map[string]way
-	open int
+	open atomic.Int32
 }
 
 func (c *course) reach(e *Endpoint, ctx context.Context) (net.Conn, error) {
 	w := c.ways[e.Address()]
+	if w.sure {
+		ctx = context.WithoutCancel(ctx)
+	}
 	select {
 	case <-time.After(w.after):
 	case <-ctx.Done():
@@ -40,7 +45,7 @@ func (c *course) reach(e *Endpoint, ctx context.Context) (net.Conn, error) {
 	}
 	switch {
 	case w.err == nil:
-		c.open++
+		c.open.Add(1)
 		return closing{c}, nil
 	case errors.Is(w.err, errRefused):
 		return nil, fault.Classify(fault.PhaseConnect, syscall.ECONNREFUSED)
@@ -51,7 +56,7 @@ func (c *course) reach(e *Endpoint, ctx context.Context) (net.Conn, error) {
 
 type closing struct{ c *course }
 
-func (c closing) Close() error                     { c.c.open--; return nil }
+func (c closing) Close() error                     { c.c.open.Add(-1); return nil }
 func (closing) Read([]byte) (int, error)           { return 0, net.ErrClosed }
 func (closing) Write([]byte) (int, error)          { return 0, net.ErrClosed }
 func (closing) LocalAddr() net.Addr                { return nil }
@@ -70,23 +75,26 @@ func TestASecondEndpointIsTriedBesideTheFirst(t *testing.T) {
 		ways     map[string]way // of those that are not at once there
 		change   func(o *Options)
 		leave    time.Duration // when the caller does; 0: never
+		limit    time.Duration // retry.try_timeout; 0: none
 		winner   string        // "": none
 		token    fault.Token   // then
 		after    time.Duration
 		failures string // of each, and who was not tried
 	}{
 		{name: "the first is in time", ways: map[string]way{a: at(249 * msec)}, winner: a, after: 249 * msec, failures: "0 - -"},
-		{name: "it is refused in time", ways: map[string]way{a: {200 * msec, errRefused}}, token: fault.ConnectionRefused, after: 200 * msec, failures: "0 - -"},
+		{name: "it is refused in time", ways: map[string]way{a: {after: 200 * msec, err: errRefused}}, token: fault.ConnectionRefused, after: 200 * msec, failures: "0 - -"},
 		{name: "it hangs", ways: map[string]way{a: hangs}, winner: b, after: 250 * msec, failures: "1 0 -"},
 		{name: "it is late and wins", ways: map[string]way{a: at(300 * msec), b: at(100 * msec)}, winner: a, after: 300 * msec, failures: "0 0 -"},
 		{name: "it is late and loses", ways: map[string]way{a: at(400 * msec), b: at(100 * msec)}, winner: b, after: 350 * msec, failures: "1 0 -"},
-		{name: "it fails late", ways: map[string]way{a: {300 * msec, errRefused}, b: at(100 * msec)}, winner: b, after: 350 * msec, failures: "1 0 -"},
-		{name: "the second is refused", ways: map[string]way{a: hangs, b: {0, errRefused}}, winner: c, after: 250 * msec, failures: "1 1 0"},
+		{name: "both are there", ways: map[string]way{a: {after: 400 * msec, sure: true}, b: at(100 * msec)}, winner: a, after: 400 * msec, failures: "0 0 -"},
+		{name: "it fails late", ways: map[string]way{a: {after: 300 * msec, err: errRefused}, b: at(100 * msec)}, winner: b, after: 350 * msec, failures: "1 0 -"},
+		{name: "the second is refused", ways: map[string]way{a: hangs, b: {after: 0, err: errRefused}}, winner: c, after: 250 * msec, failures: "1 1 0"},
 		{name: "two hang", ways: map[string]way{a: hangs, b: hangs}, winner: c, after: 500 * msec, failures: "1 1 0"},
 		{name: "two hang, and the first comes after all", ways: map[string]way{a: at(550 * msec), b: hangs, c: hangs}, winner: a, after: 550 * msec, failures: "0 0 0"},
 		{name: "all hang", ways: map[string]way{a: hangs, b: hangs, c: hangs}, token: fault.ConnectionTimeout, after: 5500 * msec, failures: "0 1 1"},
-		{name: "the others are refused", ways: map[string]way{a: hangs, b: {0, errRefused}, c: {0, errRefused}}, token: fault.ConnectionTimeout, after: 5 * time.Second, failures: "0 1 1"},
+		{name: "the others are refused", ways: map[string]way{a: hangs, b: {after: 0, err: errRefused}, c: {after: 0, err: errRefused}}, token: fault.ConnectionTimeout, after: 5 * time.Second, failures: "0 1 1"},
 		{name: "the caller leaves", ways: map[string]way{a: hangs, b: hangs, c: hangs}, leave: time.Second, token: fault.CallerGone, after: time.Second, failures: "0 0 0"},
+		{name: "the time for a try is over", ways: map[string]way{a: hangs, b: hangs, c: hangs}, limit: time.Second, token: fault.ConnectionTimeout, after: time.Second, failures: "0 0 0"},
 		{name: "the second is another server where order decides", ways: map[string]way{a: hangs}, change: func(o *Options) { o.Balance = First },
 			winner: b, after: 1500 * msec, failures: "1 0 -"},
 		{name: "a lost packet is mended before a backup begins", ways: map[string]way{a: at(1100 * msec)},
@@ -118,6 +126,11 @@ func TestASecondEndpointIsTriedBesideTheFirst(t *testing.T) {
 						e.Gate().TryEnter()
 					}
 				}
+				if tt.limit > 0 {
+					var done context.CancelFunc
+					ctx, done = context.WithTimeoutCause(ctx, tt.limit, fault.New(fault.ConnectionTimeout, nil))
+					defer done()
+				}
 				if tt.leave > 0 {
 					time.AfterFunc(tt.leave, cancel)
 				}
@@ -139,8 +152,8 @@ func TestASecondEndpointIsTriedBesideTheFirst(t *testing.T) {
 				if nc != nil {
 					nc.Close()
 				}
-				if road.open != 0 {
-					t.Errorf("%d connections of others are open", road.open)
+				if n := road.open.Load(); n != 0 {
+					t.Errorf("%d connections of others are open", n)
 				}
 				won.End(time.Now(), Abandoned)
 				var failures []string
