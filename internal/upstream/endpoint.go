@@ -119,6 +119,9 @@ func (e *Endpoint) Dial(ctx context.Context) (*Conn, error) {
 func (e *Endpoint) reach(ctx context.Context) (net.Conn, error) {
 	nc, err := e.connect(ctx)
 	if err != nil {
+		if end, bound := ctx.Deadline(); bound && !time.Now().Before(end) {
+			<-ctx.Done() // the dialer keeps to the same time, and may be the first to see that it is over
+		}
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
