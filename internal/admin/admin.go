@@ -36,6 +36,10 @@ type Options struct {
 	// nobody.
 	Reload func(ctx context.Context) ReloadResult
 
+	// Endpoint does what POST /endpoint/drain and /endpoint/resume on the Unix
+	// socket ask for.
+	Endpoint func(ctx context.Context, change EndpointChange) EndpointResult
+
 	// Report hears what went wrong while serving. nil drops it.
 	Report func(err error)
 }

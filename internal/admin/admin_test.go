@@ -45,6 +45,12 @@ func options() Options {
 		Status:  func() any { return map[string]any{"generation": 3} },
 		Ready:   func() (bool, string) { return true, "" },
 		Reload:  func(context.Context) ReloadResult { return ReloadResult{OK: true, Generation: 4} },
+		Endpoint: func(_ context.Context, c EndpointChange) EndpointResult {
+			if c.Address != "a:1" {
+				return EndpointResult{Error: "there is no " + c.Address}
+			}
+			return EndpointResult{OK: true, Changed: []string{fmt.Sprintf("%s %s resume=%v by %s", c.Upstream, c.Address, c.Resume, c.By)}}
+		},
 	}
 }
 
@@ -169,6 +175,15 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{name: "unknown user", users: true, method: "GET", path: "/status", edit: stranger, status: 401, has: "wrong"},
 		{name: "the socket asks for nothing", unix: true, users: true, method: "GET", path: "/status", status: 200, has: "generation"},
 		{name: "the socket reloads", unix: true, method: "POST", path: "/reload", status: 200, has: `"ok": true`},
+		{name: "TCP drains nothing", method: "POST", path: "/endpoint/drain?upstream=u&address=a:1", status: 405, has: "Unix socket"},
+		{name: "TCP has no drain to read", method: "GET", path: "/endpoint/drain", status: 404},
+		{name: "right password, no drain over TCP", users: true, method: "POST", path: "/endpoint/drain?upstream=u&address=a:1", edit: ops, status: 405},
+		{name: "the socket drains", unix: true, method: "POST", path: "/endpoint/drain?upstream=u&address=a:1", status: 200, has: "u a:1 resume=false by "},
+		{name: "the socket resumes", unix: true, method: "POST", path: "/endpoint/resume?upstream=u&address=a:1", status: 200, has: "u a:1 resume=true by "},
+		{name: "the socket knows who drains", unix: true, method: "POST", path: "/endpoint/drain?upstream=u&address=a:1", status: 200, has: fmt.Sprintf("uid %d, pid %d", os.Getuid(), os.Getpid())},
+		{name: "an endpoint that is none", unix: true, method: "POST", path: "/endpoint/drain?upstream=u&address=x", status: 422, has: "there is no x"},
+		{name: "no endpoint", unix: true, method: "POST", path: "/endpoint/drain?upstream=u", status: 400, has: "address=ADDRESS"},
+		{name: "a drain is no reading", unix: true, method: "GET", path: "/endpoint/drain", status: 405, field: "Allow", value: "POST"},
 		{name: "a reload is no reading", unix: true, method: "GET", path: "/reload", status: 405, field: "Allow", value: "POST"},
 		{name: "reading takes no POST", unix: true, method: "POST", path: "/status", status: 405, field: "Allow", value: "GET, HEAD"},
 		{name: "the socket's index names the change", unix: true, method: "GET", path: "/", status: 200, has: "POST /reload"},

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -109,5 +110,23 @@ func TestClientSaysWhoMayUseTheSocket(t *testing.T) {
 	}
 	if got, want := admitted(path), "only root and the members of group daemon may use it; try sudo"; got != want {
 		t.Errorf("admitted() = %q; want %q", got, want)
+	}
+}
+
+func TestClientChangesEndpoints(t *testing.T) {
+	set := settings(t)
+	start(t, options(), set)
+	c := &Client{Socket: set.Socket}
+	for _, resume := range []bool{false, true} {
+		got, err := c.ChangeEndpoint(t.Context(), EndpointChange{Upstream: "u & v", Address: "a:1", Resume: resume, By: "nobody"})
+		if err != nil || !got.OK || len(got.Changed) != 1 || !strings.HasPrefix(got.Changed[0], fmt.Sprintf("u & v a:1 resume=%v by ", resume)) || strings.Contains(got.Changed[0], "nobody") {
+			t.Errorf("ChangeEndpoint() = %+v, %v", got, err)
+		}
+	}
+	if got, err := c.ChangeEndpoint(t.Context(), EndpointChange{Upstream: "u", Address: "b:1"}); err != nil || got.OK || got.Error != "there is no b:1" {
+		t.Errorf("ChangeEndpoint() = %+v, %v; want a refusal", got, err)
+	}
+	if _, err := c.ChangeEndpoint(t.Context(), EndpointChange{Upstream: "u"}); err == nil || !strings.Contains(err.Error(), "answered 400: this needs") {
+		t.Errorf("ChangeEndpoint() without an address: %v", err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // maxBodyBytes is of requests; none needs one.
 const maxBodyBytes = 4 << 10
 
-// reads are the methods of everything but reload.
+// reads are the methods of everything that changes nothing.
 const reads = "GET, HEAD"
 
 const reloadPath = "/reload"
@@ -64,9 +64,9 @@ func (s *Server) admit(r *http.Request, over access, g *generation) *refusal {
 		}
 	}
 	switch {
-	case over == overUnix && r.URL.Path == reloadPath:
+	case over == overUnix && slices.Contains(changePaths(), r.URL.Path):
 		if r.Method != http.MethodPost {
-			return notAllowed(http.MethodPost, "a reload changes something, which takes POST")
+			return notAllowed(http.MethodPost, "this changes something, which takes POST")
 		}
 	case !readable(r.URL.Path):
 		return notFound()
@@ -106,6 +106,8 @@ func (s *Server) serve(stop context.Context, w http.ResponseWriter, r *http.Requ
 		s.json(w, http.StatusOK, s.options.Status())
 	case reloadPath:
 		s.reload(stop, w)
+	case drainPath, resumePath:
+		s.changeEndpoint(stop, w, r)
 	default:
 		index(w, over)
 	}
@@ -154,7 +156,8 @@ func index(w http.ResponseWriter, over access) {
 <li><a href="/metrics">/metrics</a> for Prometheus</li>
 `
 	if over == overUnix {
-		page += "<li>POST /reload reads configuration and certificates again</li>\n"
+		page += "<li>POST /reload reads configuration and certificates again</li>\n" +
+			"<li>POST /endpoint/drain and /endpoint/resume put an endpoint aside and take it back: ?upstream=NAME&amp;address=ADDRESS</li>\n"
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = io.WriteString(w, page+"</ul></body></html>\n") // who hung up needs no answer

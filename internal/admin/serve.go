@@ -111,6 +111,7 @@ func (s *Server) newServer(stop context.Context, over access) *http.Server {
 	var open atomic.Int64
 	return &http.Server{
 		Handler:           s.answer(stop, over),
+		ConnContext:       keepPeer,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,

@@ -36,7 +36,7 @@ type Options[T any] struct {
 	EjectAfter int           // failures in a row; 0: 5; less than 0: none is ever ejected
 	EjectFor   time.Duration // the first time; doubled each time after; 0: 5 s
 	EjectMax   time.Duration // the longest time; an endpoint that stays in as long begins with EjectFor again; 0: 5 min
-	EjectShare float64       // of the endpoints that may be ejected at once, rounded up; one always stays; 0: 0.5
+	EjectShare float64       // of a tier's endpoints that may be ejected at once, rounded up; 0: 0.5; all when a later tier stands by; one always stays
 
 	// Ejected is told of each ejection, once, by the exchange that caused it and has to wait for it. It must not call
 	// methods of the Set. nil: nobody is told.
@@ -224,22 +224,30 @@ func (s *Set[T]) eject(e *Endpoint[T], at int64) {
 	if at < e.until.Load() {
 		return
 	}
-	var all, ejected, others int
-	member, l := false, s.list.Load()
+	l := s.list.Load()
+	tier, member := l.tierOf(e)
+	var all, ejected, others int // of its tier, of its tier, of any
+	standby := false             // a later tier takes what this one no longer does
 	for i := range l.all {
-		x := l.all[i].Endpoint
-		member = member || x == e
-		switch out := x.out.Load(); {
-		case out&drained != 0:
+		x, level := l.all[i].Endpoint, l.all[i].spec.Tier
+		out := x.out.Load()
+		if out&drained != 0 {
 			continue
-		case at < x.until.Load():
-			ejected++
-		case out == 0 && x != e:
-			others++
 		}
-		all++
+		if level == tier {
+			all++
+		}
+		switch {
+		case at >= x.until.Load():
+			if out == 0 && x != e {
+				others++
+				standby = standby || level > tier
+			}
+		case level == tier:
+			ejected++
+		}
 	}
-	if !member || others == 0 || float64(ejected) >= s.o.EjectShare*float64(all) {
+	if !member || others == 0 || !standby && float64(ejected) >= s.o.EjectShare*float64(all) {
 		return
 	}
 	if at-e.until.Load() >= int64(s.o.EjectMax) {

@@ -416,6 +416,45 @@ func TestOnlyAShareIsEjectedAtOnce(t *testing.T) {
 	}
 }
 
+// A tier that fails as a whole goes as a whole when others stand by; those that stand by keep their own share.
+func TestAWholeTierIsEjectedWhereAnotherStandsBy(t *testing.T) {
+	for _, policy := range policies {
+		f := newFixture(1, Options[int]{Policy: policy, SlowStart: -1}, Spec{ID: "a"}, Spec{ID: "b"}, Spec{ID: "c"}, Spec{ID: "d"},
+			Spec{ID: "x", Tier: 1}, Spec{ID: "y", Tier: 1})
+		for _, id := range []string{"a", "b", "c", "d"} {
+			f.fail(id, 5)
+			f.wantState(t, id, Ejected, "having failed")
+		}
+		for range 20 {
+			if e, forced := f.Pick(f.now, nil); forced || e.ID != "x" && e.ID != "y" {
+				t.Fatalf("policy %v: Pick() = %s, %v while the backups are in", policy, e.ID, forced)
+			}
+		}
+		f.fail("x", 5)
+		f.wantState(t, "x", Ejected, "having failed")
+		f.fail("y", 5)
+		f.wantState(t, "y", In, "being the last one,")
+	}
+}
+
+// When all are out, those of the first tier are tried before the backups, and drained ones last.
+func TestOfThoseThatAreOutTheFirstTierIsTried(t *testing.T) {
+	for _, policy := range policies {
+		f := newFixture(1, Options[int]{Policy: policy}, Spec{ID: "a"}, Spec{ID: "b"}, Spec{ID: "x", Tier: 1})
+		f.Drain("a")
+		f.find("b").SetHealthy(f.now, false)
+		f.find("x").SetHealthy(f.now, false)
+		var tried []*Endpoint[int]
+		for _, want := range []string{"b", "x", "b"} {
+			e, forced := f.Pick(f.now, tried)
+			if e.ID != want || !forced {
+				t.Errorf("policy %v: having tried %d, Pick() = %s, %v; want %s, forced", policy, len(tried), e.ID, forced, want)
+			}
+			tried = append(tried, e)
+		}
+	}
+}
+
 func TestTheLastOneInIsNotEjected(t *testing.T) {
 	f := newFixture(1, Options[int]{EjectShare: 1}, abc()...)
 	f.find("a").SetHealthy(f.now, false)

@@ -112,6 +112,16 @@ func (l *list[T]) find(id string) *Endpoint[T] {
 	return nil
 }
 
+// tierOf returns the tier that e is in, and whether it is in any.
+func (l *list[T]) tierOf(e *Endpoint[T]) (tier int, member bool) {
+	for i := range l.all {
+		if l.all[i].Endpoint == e {
+			return l.all[i].spec.Tier, true
+		}
+	}
+	return 0, false
+}
+
 // turns is how many turns a round has.
 func (t *tier[T]) turns() int {
 	if t.schedule == nil {

@@ -80,7 +80,7 @@ Without a command it does what "run" does.`,
 	root.Flags().BoolVar(&showConfig, "show-config", false, "print the effective configuration and exit")
 	run.register(root.Flags())
 	root.AddCommand(
-		p.runCommand(), p.checkCommand(), p.showConfigCommand(), p.reloadCommand(), p.statusCommand(),
+		p.runCommand(), p.checkCommand(), p.showConfigCommand(), p.reloadCommand(), p.statusCommand(), p.endpointCommand(),
 		p.demoCommand(), p.hashPasswordCommand(), p.versionCommand(), p.completionCommand(),
 	)
 	root.SetHelpCommand(p.helpCommand())

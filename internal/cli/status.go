@@ -83,6 +83,9 @@ func statusText(st *service.Status) string {
 	fmt.Fprintf(&b, "mtls-proxy %s, %s, generation %d, up %s, process %d\n", st.Version, st.State, st.Generation,
 		time.Duration(st.UptimeSeconds)*time.Second, st.PID)
 	fmt.Fprintf(&b, "%s from callers, %s in progress\n", count(st.Connections, "connection"), count(st.Exchanges, "request"))
+	if st.QueueRefused > 0 {
+		fmt.Fprintf(&b, "%s refused at once because the queue was too long\n", count(int(st.QueueRefused), "request"))
+	}
 	for _, w := range st.Warnings {
 		fmt.Fprintf(&b, "warning: %s\n", w)
 	}
@@ -116,6 +119,7 @@ func statusText(st *service.Status) string {
 	for _, u := range st.Upstreams {
 		fmt.Fprintf(table, "  %s\t%s\t%d active, %d idle\n", u.Name, u.URL, u.ActiveConnections, u.IdleConnections)
 	}
+	endpointSections(table, st)
 	section("identities", len(st.Identities))
 	for _, id := range st.Identities {
 		fmt.Fprintf(table, "  %s\t%s\tserial %s\t%s\n", id.Name, id.Subject, id.Serial, expiry(id.NotAfter, id.DaysLeft))
@@ -130,6 +134,15 @@ func statusText(st *service.Status) string {
 			limit = fmt.Sprintf("%.0f", l.Used)
 		}
 		fmt.Fprintf(table, "  %s\t%s\n", l.Name, limit)
+	}
+	if s := st.Store; s != nil {
+		section("store of the shared rate limit", 1)
+		state := "answers"
+		if s.Away {
+			state = "is away: " + s.Error
+		}
+		fmt.Fprintf(table, "  %s\t%s, %s, %s judged without it\n", state, count(int(s.RoundTrips), "round trip"),
+			count(int(s.Failures), "failure"), count(int(s.Missed), "request"))
 	}
 	section("admin", len(st.Admin))
 	for _, address := range st.Admin {

@@ -45,26 +45,30 @@ type Trust struct {
 
 // Upstream is one remote service. Exactly one of URL, URLs and SRV is set;
 // Endpoints makes one of the first two, and the third is for DNS to answer.
+// BackupURLs and Weights are not set beside SRV.
 type Upstream struct {
-	URL        *url.URL   `toml:"url"`  // https, a host, perhaps a port, nothing else; nil with URLs and with SRV
-	URLs       []*url.URL `toml:"urls"` // like URL, no two alike
-	SRV        string     `toml:"srv"`  // "_service._tcp.name", lower case, without a final dot
+	URL        *url.URL   `toml:"url"`         // https, a host, perhaps a port, nothing else; nil with URLs and with SRV
+	URLs       []*url.URL `toml:"urls"`        // like URL, no two alike
+	BackupURLs []*url.URL `toml:"backup_urls"` // like URLs, none of which is here
+	SRV        string     `toml:"srv"`         // "_service._tcp.name", lower case, without a final dot
 	Identity   string     `toml:"identity"`
 	Trust      string     `toml:"trust"`
 	VerifyPeer VerifyPeer `toml:"verify_peer"`
 	PeerNames  []string   `toml:"peer_names"`
 	PeerPins   []Pin      `toml:"peer_pins"`
 	// ServerName is a DNS name, or an IP address without brackets. It is empty
-	// when URLs has several hosts and none was set: each endpoint then has its
-	// own, see Endpoints.
+	// when the URLs have several hosts and none was set: each endpoint then has
+	// its own, see Endpoints.
 	ServerName        string          `toml:"server_name"`
 	Host              string          `toml:"host"` // HostUpstream, HostPreserve or the literal Host field; HostField and Endpoint.Host resolve it
 	MinTLSVersion     TLSVersion      `toml:"min_tls_version"`
 	Balance           Balance         `toml:"balance"`
 	Forwarded         Forwarded       `toml:"forwarded"`
 	Via               bool            `toml:"via"`
+	Bind              string          `toml:"bind"`                // an IP address without a zone; "": whichever fits
 	Proxy             *url.URL        `toml:"proxy"`               // http, perhaps a user without a password, a host and a port; nil: none
 	ProxyPasswordFile string          `toml:"proxy_password_file"` // "": no password; Config.ProxyPassword reads it
+	Weights           map[string]int  `toml:"weights"`             // by URL as in the file; each is one of URL, URLs and BackupURLs
 	Pool              Pool            `toml:"pool"`
 	Timeout           UpstreamTimeout `toml:"timeout"`
 	Retry             Retry           `toml:"retry"`

@@ -81,7 +81,7 @@ func (r *reader) decode(cfg *Config, credentials string) (unusable map[string]bo
 
 // field returns the place of path in cfg. The tables on the way exist, but for
 // those that may be left out: what they lack is not valid. For the entries of a
-// map of strings, it is the map.
+// map of values, it is the map.
 func field(cfg *Config, path []string) reflect.Value {
 	at := reflect.ValueOf(cfg).Elem()
 	for _, step := range path {
@@ -93,7 +93,7 @@ func field(cfg *Config, path []string) reflect.Value {
 		}
 		switch at.Kind() {
 		case reflect.Map:
-			if at.Type().Elem().Kind() == reflect.String {
+			if at.Type().Elem().Kind() != reflect.Pointer {
 				return at
 			}
 			at = at.MapIndex(reflect.ValueOf(step)).Elem()

@@ -14,19 +14,18 @@ type Endpoint struct {
 	Address    string // "host:port" for dialling
 	ServerName string // sent as SNI, and the name that is verified; lower case, addresses without brackets
 	Host       string // the Host field; empty to pass on the caller's
+	Weight     int    // share of the requests, beside those of the others; at least 1
+	Backup     bool   // used only while none of the others can be
 }
 
-// Endpoints are those that URL or URLs name, in the order of the file. There
-// are none for an upstream with SRV: DNS names its hosts and ports, which all
-// have ServerName and HostField.
+// Endpoints are those that URL or URLs name, and then those of BackupURLs, in
+// the order of the file. There are none for an upstream with SRV: DNS names its
+// hosts and ports, which all have ServerName and HostField.
 func (u *Upstream) Endpoints() []Endpoint {
-	urls := u.URLs
-	if u.URL != nil {
-		urls = []*url.URL{u.URL}
-	}
+	urls := u.places()
 	list := make([]Endpoint, len(urls))
 	for i, at := range urls {
-		e := Endpoint{URL: at, Address: hostPort(at), ServerName: u.ServerName}
+		e := Endpoint{URL: at, Address: hostPort(at), ServerName: u.ServerName, Weight: u.weight(at), Backup: slices.Contains(u.BackupURLs, at)}
 		if e.ServerName == "" {
 			e.ServerName = hostOf(at)
 		}
@@ -36,14 +35,32 @@ func (u *Upstream) Endpoints() []Endpoint {
 	return list
 }
 
+// places are all URLs of u.
+func (u *Upstream) places() []*url.URL {
+	if u.URL != nil {
+		return append([]*url.URL{u.URL}, u.BackupURLs...)
+	}
+	return slices.Concat(u.URLs, u.BackupURLs)
+}
+
+// weight is what Weights says about one of the URLs, 1 if nothing.
+func (u *Upstream) weight(at *url.URL) int {
+	for key, n := range u.Weights {
+		if named := canonicalURL(key); named != nil && hostPort(named) == hostPort(at) {
+			return n
+		}
+	}
+	return 1
+}
+
 // ServerNames are the names that the upstream's servers have: ServerName, or
-// the hosts of URLs where each has its own.
+// the hosts of all URLs where each has its own.
 func (u *Upstream) ServerNames() []string {
 	if u.ServerName != "" {
 		return []string{u.ServerName}
 	}
 	var names []string
-	for _, at := range u.URLs {
+	for _, at := range u.places() {
 		if name := hostOf(at); !slices.Contains(names, name) {
 			names = append(names, name)
 		}
@@ -52,14 +69,19 @@ func (u *Upstream) ServerNames() []string {
 }
 
 // Target is where the upstream is, for people: its URL, its URLs with commas
-// between them, or "srv:" and the name of the records.
+// between them and "backup:" before those that stand by, or "srv:" and the name
+// of the records.
 func (u *Upstream) Target() string {
 	if u.SRV != "" {
 		return "srv:" + u.SRV
 	}
 	var urls []string
 	for _, e := range u.Endpoints() {
-		urls = append(urls, e.URL.String())
+		at := e.URL.String()
+		if e.Backup {
+			at = "backup:" + at
+		}
+		urls = append(urls, at)
 	}
 	return strings.Join(urls, ",")
 }

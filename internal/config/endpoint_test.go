@@ -147,7 +147,7 @@ func TestEndpoints(t *testing.T) {
 func TestOneURLIsOneEndpoint(t *testing.T) {
 	dir := folderWith(t, map[string]string{"config.toml": full})
 	u := mustLoad(t, filepath.Join(dir, "config.toml"), Options{}).Upstream["bank.example"]
-	want := []Endpoint{{URL: u.URL, Address: "[2001:db8::1]:8443", ServerName: "bank.example", Host: "bank.example:8443"}}
+	want := []Endpoint{{URL: u.URL, Address: "[2001:db8::1]:8443", ServerName: "bank.example", Host: "bank.example:8443", Weight: 1}}
 	if got := u.Endpoints(); !reflect.DeepEqual(got, want) || u.Target() != "https://[2001:db8::1]:8443" {
 		t.Errorf("Endpoints() = %+v, want %+v; Target() = %s", got, want, u.Target())
 	}

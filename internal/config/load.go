@@ -214,23 +214,28 @@ func (r *reader) override(o Override) {
 }
 
 // instead lists the settings whose place that at path takes: itself, and for
-// the place of an upstream the other ways to say it.
+// the place of an upstream the other ways to say it, with what says more about
+// them.
 func instead(path []string) [][]string {
 	if last := path[len(path)-1]; path[0] != "upstream" || len(path) != 3 || last != "url" && last != "urls" && last != "srv" {
 		return [][]string{path}
 	}
 	var list [][]string
-	for _, name := range []string{"url", "urls", "srv"} {
+	for _, name := range []string{"url", "urls", "backup_urls", "srv", "weights"} {
 		list = append(list, append(path[:2:2], name))
 	}
 	return list
 }
 
+// drop forgets the setting at path, or all that stand in the table there.
 func (r *reader) drop(path []string) {
-	if before := r.settings[dotted(path)]; before != nil {
-		delete(r.settings, dotted(path))
-		r.order = slices.DeleteFunc(r.order, func(other *placed) bool { return other == before })
-	}
+	r.order = slices.DeleteFunc(r.order, func(p *placed) bool {
+		gone := len(p.path) >= len(path) && slices.Equal(p.path[:len(path)], path)
+		if gone {
+			delete(r.settings, dotted(p.path))
+		}
+		return gone
+	})
 }
 
 // written is the shape that text has as the value of a flag.

@@ -254,6 +254,9 @@ func (r *reader) name(path []string, at Origin, n *node) bool {
 		fact, hint = n.any.leaf.checkName(last)
 	}
 	if fact != "" {
+		if strings.Contains(last, "@") { // a password may stand before it
+			path = path[:len(path)-1]
+		}
 		if r.once(path) {
 			r.misread(at, path, fact, hint)
 		}

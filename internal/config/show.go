@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/url"
 	"reflect"
 	"slices"
@@ -49,12 +48,7 @@ func (c *Config) entries() []entry {
 func (c *Config) names(top string) []string {
 	switch at := member(reflect.ValueOf(c).Elem(), top); at.Kind() {
 	case reflect.Map:
-		var names []string
-		for _, key := range at.MapKeys() {
-			names = append(names, key.String())
-		}
-		slices.Sort(names)
-		return names
+		return keysOf(at)
 	case reflect.Slice:
 		names := make([]string, at.Len())
 		for i := range names {
@@ -63,6 +57,15 @@ func (c *Config) names(top string) []string {
 		return names
 	}
 	return []string{""}
+}
+
+// keysOf are the keys of a map by strings, sorted.
+func keysOf(m reflect.Value) (keys []string) {
+	for _, key := range m.MapKeys() {
+		keys = append(keys, key.String())
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // expand is s for the table of that name, once for each entry of a map.
@@ -80,7 +83,7 @@ func (c *Config) expand(s *setting, name string) []entry {
 	}
 	var list []entry
 	last := len(path) - 1
-	for _, key := range slices.Sorted(maps.Keys(v.Interface().(map[string]string))) {
+	for _, key := range keysOf(v) {
 		list = append(list, entry{append(path[:last:last], key), s, v.MapIndex(reflect.ValueOf(key))})
 	}
 	return list

@@ -20,6 +20,9 @@ func (v *validation) upstreams() {
 func (v *validation) upstream(u *Upstream, table ...string) {
 	key := func(step ...string) []string { return append(table[:2:2], step...) }
 	v.where(u, key)
+	v.backups(u, key)
+	v.weights(u, key)
+	v.bind(u, key)
 	for i, name := range u.PeerNames {
 		if !strings.Contains(name, "://") {
 			u.PeerNames[i] = strings.ToLower(name)
@@ -80,10 +83,7 @@ func (v *validation) where(u *Upstream, key func(...string) []string) {
 	if u.SRV != "" && len(given) == 1 && v.fine(key("server_name")...) && v.understood(key()...) {
 		v.problem(v.at(key("srv")...), key("server_name"), "is missing, and srv names no server to verify", `write server_name = "api.example.net"`)
 	}
-	hosts := u.URLs
-	if u.URL != nil {
-		hosts = []*url.URL{u.URL}
-	}
+	hosts := u.places()
 	if len(hosts) > 0 && !slices.ContainsFunc(hosts, func(at *url.URL) bool { return hostOf(at) != hostOf(hosts[0]) }) {
 		u.ServerName = hostOf(hosts[0])
 	}

@@ -110,6 +110,7 @@ func New(o Options) *Metrics {
 		}, func() float64 { return float64(dropped()) }),
 		newBuildInfo(o.Version),
 		newPublicationCollector(&m.published),
+		newAdmissionCollector(&m.published),
 	)
 	m.registry.MustRegister(m.upstream.collectors()...)
 	m.registry.MustRegister(m.listener.collectors()...)
@@ -164,6 +165,7 @@ type Publication struct {
 	Limits       []Limit
 	Certificates []Certificate
 	RateKeys     []string // of all rate limits; each counts from now on, at 0
+	Admission    Admission
 }
 
 // Pool is an upstream with a view of its pool and of its endpoints. Both are called at every scrape and must not block.

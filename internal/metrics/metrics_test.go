@@ -39,6 +39,11 @@ func newMetrics(t testing.TB) (*Metrics, *Publication) {
 		Certificates: []Certificate{
 			{Kind: "identity", Name: "default", NotAfter: time.Unix(2_000_000_000, 0)},
 		},
+		Admission: Admission{
+			Hopeless: func() uint64 { return 0 },
+			Homeless: []Homeless{{Key: "ip", Count: func() uint64 { return 0 }}},
+			Store:    func() StoreStats { return StoreStats{} },
+		},
 	}
 	m.Publish(p)
 	m.ReloadResult(true, time.Unix(1_700_000_000, 500_000_000))

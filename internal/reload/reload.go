@@ -100,6 +100,17 @@ func (r *Reloader) Reload(ctx context.Context) (Outcome, error) {
 	return out, err
 }
 
+// Between runs f while no reload is under way, so that what f changes is not
+// half taken over by the next generation. f returns soon: reloads wait for it.
+func (r *Reloader) Between(ctx context.Context, f func()) error {
+	if err := r.take(ctx); err != nil {
+		return err
+	}
+	defer r.give()
+	f()
+	return nil
+}
+
 func (r *Reloader) take(ctx context.Context) error {
 	select {
 	case <-r.turn:

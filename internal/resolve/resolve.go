@@ -29,7 +29,7 @@ type Options struct {
 	SRV   string   // the whole name of the records, as in _ledger._tcp.example.net
 
 	DNS     DNS           // nil: the system's
-	Network string        // "ip", "ip4" or "ip6", of addresses; "": "ip"
+	Network string        // "ip", "ip4" or "ip6": only addresses of that family are in the answer; "": "ip"
 	Period  time.Duration // from one round of lookups to the next, give or take a tenth; 0: 30 s
 	Timeout time.Duration // of one lookup; 0: 5 s
 
@@ -333,6 +333,7 @@ func (r *Resolver) addresses(hosts []host) (all []Address) {
 		if h.literal.IsValid() {
 			addrs = []netip.Addr{h.literal}
 		}
+		addrs = r.fit(addrs)
 		for _, a := range addrs {
 			weight := h.weight * WeightUnit / len(addrs)
 			if h.weight > 0 {
@@ -342,6 +343,14 @@ func (r *Resolver) addresses(hosts []host) (all []Address) {
 		}
 	}
 	return all
+}
+
+// fit returns those of the family that is wanted. Names are asked for nothing else; IP addresses are what they are.
+func (r *Resolver) fit(addrs []netip.Addr) []netip.Addr {
+	if r.o.Network == "ip" || !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Is4() != (r.o.Network == "ip4") }) {
+		return addrs
+	}
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is4() != (r.o.Network == "ip4") })
 }
 
 // shown is the name without the dot that makes it absolute.

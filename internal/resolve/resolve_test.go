@@ -386,3 +386,19 @@ func TestTheSystemsResolverKnowsLocalhost(t *testing.T) {
 		t.Errorf("localhost has %s (%v); want loopback addresses", text(a), r.Current().Err)
 	}
 }
+
+func TestAddressesOfAnotherFamilyAreLeftOut(t *testing.T) {
+	for network, want := range map[string]string{"ip4": "10.0.0.1:443", "ip6": "[2001:db8::1]:443", "": "10.0.0.1:443 [2001:db8::1]:443"} {
+		r, err := New(Options{Hosts: []string{"10.0.0.1:443", "[2001:db8::1]:443"}, Network: network})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range r.Addresses() {
+			got = append(got, a.AddrPort.String())
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("network %q: %q, want %s", network, got, want)
+		}
+	}
+}

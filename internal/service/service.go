@@ -158,11 +158,12 @@ func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan 
 	s.server = proxy.NewServer(proxy.Options{Store: s.store, Metrics: s.metrics, Log: log})
 	s.listeners = newListeners(inherited.Listeners, s.server)
 	s.admin = &operators{systemd: notify.Enabled(), warn: s.adminWarning, server: admin.New(admin.Options{
-		Metrics: s.metrics.Handler(),
-		Status:  func() any { return s.Status() },
-		Ready:   s.ready,
-		Reload:  s.reload,
-		Report:  func(err error) { s.logger.Warn("operators' surface failed", "err", err) },
+		Metrics:  s.metrics.Handler(),
+		Status:   func() any { return s.Status() },
+		Ready:    s.ready,
+		Reload:   s.reload,
+		Endpoint: s.changeEndpoint,
+		Report:   func(err error) { s.logger.Warn("operators' surface failed", "err", err) },
 	})}
 	s.logging = &logSettings{log: log, stderr: o.Stderr, now: logOptions(cfg, o.Stderr)}
 	s.reloader = reload.New(reload.Options{

@@ -49,6 +49,9 @@ type Status struct {
 	Admin      []string         `json:"admin"` // addresses of the operators' surface
 	Refused    RefusedStatus    `json:"admin_refused"`
 
+	QueueRefused uint64       `json:"queue_refused"`              // requests that did not queue, as it would have taken too long
+	Store        *StoreStatus `json:"rate_limit_store,omitempty"` // none: no shared rate limit
+
 	LastReload        reload.Outcome `json:"last_reload"` // the start counts as the first
 	Warnings          []string       `json:"warnings"`
 	LogRecordsDropped uint64         `json:"log_records_dropped"`
@@ -74,6 +77,8 @@ type UpstreamStatus struct {
 	URL               string `json:"url"`
 	IdleConnections   int    `json:"idle_connections"`
 	ActiveConnections int    `json:"active_connections"`
+
+	Endpoints []EndpointStatus `json:"endpoints"` // in order of preference
 }
 
 // RefusedStatus counts operators' requests that were not answered.
@@ -144,6 +149,7 @@ func (s *service) Status() Status {
 		st.Identities = append(st.Identities, identityStatus(id))
 	}
 	st.Upstreams, st.Routes, st.Limits = upstreamsOf(cur.snap), routesOf(cur.cfg), limitsOf(cur.figures)
+	st.QueueRefused, st.Store = cur.snap.Limits.Requests.Hopeless(), storeOf(cur.snap)
 	return st
 }
 
@@ -271,7 +277,9 @@ func upstreamsOf(snap *snapshot.Snapshot) []UpstreamStatus {
 	list := []UpstreamStatus{}
 	for _, u := range snap.Upstreams() {
 		idle, active := u.Stats()
-		list = append(list, UpstreamStatus{Name: u.Name(), URL: u.URL(), IdleConnections: idle, ActiveConnections: active})
+		list = append(list, UpstreamStatus{
+			Name: u.Name(), URL: u.URL(), IdleConnections: idle, ActiveConnections: active, Endpoints: endpointsOf(u),
+		})
 	}
 	return list
 }

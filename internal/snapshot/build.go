@@ -218,7 +218,7 @@ func (b *builder) options(name string, c *config.Upstream) upstream.Options {
 		peer.Pins = append(peer.Pins, pin)
 	}
 	return upstream.Options{
-		Name: name, URL: c.Target(), Servers: servers(c), SRV: c.SRV, Balance: balanceOf(c), Proxy: b.proxies[name],
+		Name: name, URL: c.Target(), Servers: servers(c), SRV: c.SRV, Balance: balanceOf(c), Bind: bind(c), Proxy: b.proxies[name],
 		Identity: b.identities[c.Identity], Bundle: b.bundles[c.Trust], Peer: peer, MinVersion: version,
 		Pool: upstream.Pool{
 			MaxIdle: c.Pool.MaxIdle, MaxActive: c.Pool.MaxActive,
@@ -466,6 +466,7 @@ func (b *builder) publication() {
 			p.RateKeys = append(p.RateKeys, r.Rate.Key)
 		}
 	}
+	p.Admission = b.next.admissionCounts()
 	for _, id := range b.next.Identities {
 		p.Certificates = append(p.Certificates, metrics.Certificate{Kind: "identity", Name: id.Name, NotAfter: id.NotAfter})
 	}

@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"net/netip"
+
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
 	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
 )
@@ -17,9 +19,17 @@ func servers(c *config.Upstream) (list []upstream.Server) {
 		return []upstream.Server{{ServerName: c.ServerName, Host: host(c.HostField())}}
 	}
 	for _, e := range c.Endpoints() {
-		list = append(list, upstream.Server{Address: e.Address, ServerName: e.ServerName, Host: host(e.Host)})
+		list = append(list, upstream.Server{
+			Address: e.Address, ServerName: e.ServerName, Host: host(e.Host), Weight: e.Weight, Backup: e.Backup,
+		})
 	}
 	return list
+}
+
+// bind is where connections leave from; the zero Addr: anywhere.
+func bind(c *config.Upstream) netip.Addr {
+	from, _ := netip.ParseAddr(c.Bind) // checked; none is ""
+	return from
 }
 
 // literalHost is the Host field that does not depend on the endpoint, "" when it does or when it is the caller's.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admission"
@@ -34,6 +35,8 @@ type Endpoint struct {
 	classical *tls.Config // without those that groups says are in vain
 	groups    groups
 	gate      *admission.Gate // nil without MaxActive
+
+	checked atomic.Pointer[Checked] // the last health check; nil: none yet
 
 	mu      sync.Mutex // guards idle and retired
 	idle    []*Conn    // the one used last at the end
@@ -101,14 +104,37 @@ func (e *Endpoint) idleConns() int {
 // Dial makes a new connection for an exchange, to this one address, or asks the proxy for it. It ends early when ctx
 // does, with the cause of that. Errors are *fault.Fault. The caller calls Keep or Close on the connection.
 //
-// An address that answers nothing costs all of Timeout.Connect. Whoever has other endpoints to try gives ctx an end of
-// its own, as Retry.TryTimeout; Pick keeps from addresses that have failed a few times.
+// An address that answers nothing costs all of Timeout.Connect. Upstream.Dial does not wait for that while there are
+// others.
 func (e *Endpoint) Dial(ctx context.Context) (*Conn, error) {
-	c, err := e.dial(ctx)
+	nc, err := e.reach(ctx)
 	if err != nil {
-		if ctx.Err() == nil && e.up.resolver != nil {
-			e.up.resolver.Refresh() // it may have moved
+		e.missed(ctx)
+		return nil, err
+	}
+	return e.secure(ctx, nc)
+}
+
+// reach opens a connection for TLS. Errors are *fault.Fault.
+func (e *Endpoint) reach(ctx context.Context) (net.Conn, error) {
+	nc, err := e.connect(ctx)
+	if err != nil {
+		if end, bound := ctx.Deadline(); bound && !time.Now().Before(end) {
+			<-ctx.Done() // the dialer keeps to the same time, and may be the first to see that it is over
 		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, e.connectFault(err)
+	}
+	return nc, nil
+}
+
+// secure makes the connection one of ours.
+func (e *Endpoint) secure(ctx context.Context, nc net.Conn) (*Conn, error) {
+	c, err := e.handshake(ctx, conn.NewSocket(nc))
+	if err != nil {
+		e.missed(ctx)
 		return nil, err
 	}
 	e.up.active.Add(1)
@@ -116,21 +142,18 @@ func (e *Endpoint) Dial(ctx context.Context) (*Conn, error) {
 	return c, nil
 }
 
-func (e *Endpoint) dial(ctx context.Context) (*Conn, error) {
-	nc, err := e.connect(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, connectFault(err)
+// missed has the name looked up again after a failure, unless ctx was the reason: it may lead elsewhere by now.
+func (e *Endpoint) missed(ctx context.Context) {
+	if ctx.Err() == nil && e.up.resolver != nil {
+		e.up.resolver.Refresh()
 	}
-	return e.handshake(ctx, conn.NewSocket(nc))
 }
 
 // connect opens a connection for TLS.
 func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 	limit := e.o.Timeout.Connect
-	dialer := net.Dialer{Timeout: limit}
+	dialer := conn.Dialer(e.o.Bind)
+	dialer.Timeout = limit
 	if e.o.Proxy == nil {
 		return dialer.DialContext(ctx, "tcp", e.address)
 	}
@@ -144,7 +167,10 @@ func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 }
 
 // connectFault names a failure to open a connection.
-func connectFault(err error) *fault.Fault {
+func (e *Endpoint) connectFault(err error) *fault.Fault {
+	if f := e.o.bindFault(err); f != nil {
+		return f
+	}
 	refusal, ok := errors.AsType[*connect.Refusal](err)
 	switch {
 	case !ok:

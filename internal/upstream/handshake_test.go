@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -371,6 +372,9 @@ func TestSameLooksAtEverything(t *testing.T) {
 		"Address":   server(func(s *Server) { s.Address = "127.0.0.1:1" }),
 		"server":    server(func(s *Server) { s.ServerName = "x" }),
 		"Host":      server(func(s *Server) { s.Host = "x" }),
+		"Weight":    server(func(s *Server) { s.Weight = 2 }),
+		"Backup":    server(func(s *Server) { s.Backup = true }),
+		"Bind":      func(o *Options) { o.Bind = netip.MustParseAddr("127.0.0.1") },
 		"Servers":   func(o *Options) { o.Servers = append(slices.Clone(o.Servers), o.Servers[0]) },
 		"Identity":  func(o *Options) { i := *o.Identity; o.Identity = &i },
 		"Bundle":    func(o *Options) { o.Bundle = &trust.Bundle{} },
@@ -399,7 +403,7 @@ func TestSameLooksAtEverything(t *testing.T) {
 func TestSameLooksAtEveryField(t *testing.T) {
 	// What TestSameLooksAtEverything changes, one by one. A new field belongs there, and into Same.
 	for of, want := range map[reflect.Type]int{
-		reflect.TypeFor[Options](): 18, reflect.TypeFor[Server](): 3, reflect.TypeFor[Check](): 7, reflect.TypeFor[trust.Peer](): 4,
+		reflect.TypeFor[Options](): 19, reflect.TypeFor[Server](): 5, reflect.TypeFor[Check](): 7, reflect.TypeFor[trust.Peer](): 4,
 	} {
 		if got := of.NumField(); got != want {
 			t.Errorf("%v has %d fields, and Same knows of %d", of, got, want)

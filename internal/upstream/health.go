@@ -67,6 +67,7 @@ func (u *Upstream) checkAgain(ctx context.Context, m *member) {
 			return
 		}
 		u.o.Metrics.HealthCheck(err == nil)
+		m.Data.checked.Store(&Checked{time.Now(), err})
 		if row++; (err == nil) == healthy {
 			row = 0
 			continue

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -24,6 +25,7 @@ type Options struct {
 	Peer       trust.Peer // ServerName apart, which each Server has
 	MinVersion uint16     // of TLS
 	Balance    Balance
+	Bind       netip.Addr     // where connections leave from; only addresses of its family are used; the zero Addr: anywhere
 	Proxy      *connect.Proxy // nil: none
 	Pool       Pool
 	Timeout    Timeout
@@ -40,6 +42,17 @@ type Server struct {
 	Address    string // host:port
 	ServerName string // that it is asked for in TLS, and that is verified
 	Host       string // the Host field; "" to pass on the caller's
+	Weight     int    // shared by its addresses; 0: 1; with SRV, the records have it
+	Backup     bool   // used only while none of the others can be
+}
+
+func (s *Server) weight() int { return max(s.Weight, 1) }
+
+func (s *Server) tier() int {
+	if s.Backup {
+		return 1
+	}
+	return 0
 }
 
 // Balance says how an exchange's endpoint is chosen.
@@ -121,7 +134,7 @@ type Check struct {
 func (u *Upstream) Same(o *Options) bool {
 	a, b := &u.o, o
 	return a.Name == b.Name && a.URL == b.URL && slices.Equal(a.Servers, b.Servers) && a.SRV == b.SRV &&
-		a.Identity == b.Identity && a.Bundle == b.Bundle && a.MinVersion == b.MinVersion && a.Balance == b.Balance &&
+		a.Identity == b.Identity && a.Bundle == b.Bundle && a.MinVersion == b.MinVersion && a.Balance == b.Balance && a.Bind == b.Bind &&
 		a.Proxy.Equal(b.Proxy) && a.Pool == b.Pool && a.Timeout == b.Timeout && a.Retry == b.Retry && a.Breaker == b.Breaker &&
 		a.Check.same(&b.Check) && a.Metrics == b.Metrics && a.Buffers == b.Buffers && a.DNS == b.DNS &&
 		a.Peer.ServerName == b.Peer.ServerName && a.Peer.Mode == b.Peer.Mode &&

@@ -127,5 +127,9 @@ func (u *Upstream) unresolved() *fault.Fault {
 	if err == nil {
 		err = errNoAddress
 	}
-	return fault.Classify(fault.PhaseResolve, err)
+	f := fault.Classify(fault.PhaseResolve, err)
+	if f.Token == fault.DNSError && u.o.network() != "ip" {
+		f = f.WithDetail("No address of the upstream is known that the upstream's bind can reach: it takes one of the same family, IPv4 or IPv6.")
+	}
+	return f
 }

@@ -81,13 +81,13 @@ func New(o Options) *Upstream {
 		places := make(map[string]place)
 		for i := range o.Servers {
 			s := &o.Servers[i]
-			specs = append(specs, balance.Spec{ID: s.Address, Weight: 1})
+			specs = append(specs, balance.Spec{ID: s.Address, Tier: s.tier(), Weight: s.weight()})
 			places[s.Address] = place{s, s.Address}
 		}
 		u.update(now, specs, places)
 		return u
 	}
-	r := resolve.Options{SRV: o.SRV, DNS: o.DNS, Answered: u.answered}
+	r := resolve.Options{SRV: o.SRV, DNS: o.DNS, Network: o.network(), Answered: u.answered}
 	if o.SRV == "" {
 		for _, s := range o.Servers {
 			r.Hosts = append(r.Hosts, s.Address)
@@ -180,38 +180,6 @@ func (u *Upstream) Overdue(now time.Time) bool {
 	return cut != nil && !now.Before(*cut)
 }
 
-// Drain puts the endpoint with that address, as Endpoints tells it, aside until Resume. It reports whether there is one.
-func (u *Upstream) Drain(address string) bool { return u.set.Drain(address) }
-
-// Resume takes back a Drain. It reports whether there was one.
-func (u *Upstream) Resume(now time.Time, address string) bool { return u.set.Resume(now, address) }
-
-// Replace has the drained endpoints of old, which u is to replace, be drained here as well.
-func (u *Upstream) Replace(old *Upstream) { u.set.KeepDrained(old.set.Drained()) }
-
-// EndpointStatus is how an Endpoint is.
-type EndpointStatus struct {
-	Address     string    // with the name that it was found under: name@ip:port
-	State       string    // in, ejected, unhealthy, drained
-	Outstanding int       // exchanges that use it
-	Failures    int       // in a row
-	Idle        int       // connections that wait for an exchange
-	Until       time.Time // when the ejection ends; zero when it is not ejected
-}
-
-// Endpoints returns how the endpoints are, in order of preference.
-func (u *Upstream) Endpoints() []EndpointStatus {
-	now, list := time.Now(), make([]EndpointStatus, 0, u.Len())
-	for _, m := range u.set.Endpoints() {
-		s := m.Status(now)
-		list = append(list, EndpointStatus{
-			Address: m.ID, State: s.State.String(), Outstanding: s.Outstanding, Failures: s.Failures,
-			Idle: m.Data.idleConns(), Until: s.Until,
-		})
-	}
-	return list
-}
-
 // Health is what metrics show of the endpoints and of the circuit breaker.
 func (u *Upstream) Health() (h metrics.Health) {
 	now := time.Now()
@@ -256,7 +224,7 @@ func (u *Upstream) take(now time.Time, addresses []resolve.Address) {
 			id = net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port())))
 			p.address = id
 		}
-		specs = append(specs, balance.Spec{ID: id, Tier: a.Priority, Weight: a.Weight})
+		specs = append(specs, balance.Spec{ID: id, Tier: a.Priority + s.tier(), Weight: a.Weight * s.weight()})
 		places[id] = p
 	}
 	u.update(now, specs, places)

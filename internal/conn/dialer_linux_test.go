@@ -1,0 +1,63 @@
+package conn
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestDialerLeavesFromItsAddress(t *testing.T) {
+	for _, tt := range []struct{ listen, from, want string }{
+		{"127.0.0.1:0", "127.0.0.2", "127.0.0.2"},
+		{"127.0.0.1:0", "", "127.0.0.1"},
+		{"[::1]:0", "::1", "::1"},
+	} {
+		ln, err := net.Listen("tcp", tt.listen)
+		if err != nil {
+			t.Skipf("listen on %s: %v", tt.listen, err)
+		}
+		defer ln.Close()
+		from, _ := netip.ParseAddr(tt.from)
+		d := Dialer(from)
+		c, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatalf("from %q: %v", tt.from, err)
+		}
+		defer c.Close()
+		if got := c.LocalAddr().(*net.TCPAddr).AddrPort(); got.Addr().String() != tt.want || got.Port() == 0 {
+			t.Errorf("from %q, the connection leaves from %v; want %s", tt.from, got, tt.want)
+		}
+	}
+}
+
+// What bind would take for good is left to connect.
+func TestDialerTakesNoPortBeforeItConnects(t *testing.T) {
+	for _, from := range []string{"127.0.0.2", "::1"} {
+		d := Dialer(netip.MustParseAddr(from))
+		set, family := 0, syscall.AF_INET
+		if d.LocalAddr.(*net.TCPAddr).IP.To4() == nil {
+			family = syscall.AF_INET6
+		}
+		fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Skip(err)
+		}
+		defer syscall.Close(fd)
+		if err := d.Control("tcp", "", descriptor(fd)); err != nil {
+			t.Fatal(err)
+		}
+		if set, err = unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT); err != nil || set != 1 {
+			t.Errorf("from %s: IP_BIND_ADDRESS_NO_PORT = %d, %v; want 1", from, set, err)
+		}
+	}
+}
+
+// descriptor is a RawConn of which only Control is there.
+type descriptor int
+
+func (d descriptor) Control(f func(fd uintptr)) error { f(uintptr(d)); return nil }
+func (descriptor) Read(func(uintptr) bool) error      { return syscall.ENOTSUP }
+func (descriptor) Write(func(uintptr) bool) error     { return syscall.ENOTSUP }
