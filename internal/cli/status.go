@@ -117,7 +117,7 @@ func statusText(st *service.Status) string {
 	}
 	section("upstreams", len(st.Upstreams))
 	for _, u := range st.Upstreams {
-		fmt.Fprintf(table, "  %s\t%s\t%d active, %d idle\n", u.Name, u.URL, u.ActiveConnections, u.IdleConnections)
+		fmt.Fprintf(table, "  %s\t%s\t%d active, %d idle%s\n", u.Name, u.URL, u.ActiveConnections, u.IdleConnections, trouble(&u))
 	}
 	endpointSections(table, st)
 	section("identities", len(st.Identities))
@@ -169,4 +169,15 @@ func count(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// trouble says what keeps requests from an upstream, or makes more of them.
+func trouble(u *service.UpstreamStatus) (text string) {
+	if b := &u.CircuitBreaker; b.State != "closed" {
+		text = ", circuit breaker " + b.State + " since " + b.Since.Format(time.TimeOnly)
+	}
+	if r := &u.Retries; r.Made > 0 {
+		text += fmt.Sprintf(", %d of %d retries in 10 s", r.Made, r.Budget)
+	}
+	return text
 }

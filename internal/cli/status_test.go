@@ -38,11 +38,13 @@ func sample() *service.Status {
 			{Name: "ledger", Addresses: []string{"unix:/run/ledger.sock"}},
 		},
 		Routes: []service.RouteStatus{{Name: "/bank", Upstream: "bank"}, {Name: "default", Upstream: "ledger"}},
-		Upstreams: []service.UpstreamStatus{{Name: "bank", URL: "https://api.bank.example", IdleConnections: 3, ActiveConnections: 1, Endpoints: []service.EndpointStatus{
-			{Address: "a.bank.example@10.0.0.1:443", State: "in", Outstanding: 1, IdleConnections: 3, HealthCheck: &service.CheckStatus{At: day, OK: true}},
-			{Address: "a.bank.example@[2001:db8::1]:443", State: "ejected", Failures: 5, Until: &until, RefusedAtOnce: 2},
-			{Address: "10.0.0.9:8443", State: "unhealthy", Backup: true, HealthCheck: &service.CheckStatus{At: day, Error: "GET /healthz: status 503"}},
-		}}},
+		Upstreams: []service.UpstreamStatus{{Name: "bank", URL: "https://api.bank.example", IdleConnections: 3, ActiveConnections: 1,
+			CircuitBreaker: service.BreakerStatus{State: "open", Since: day, Requests: 20, Failures: 12},
+			Retries:        service.RetryStatus{Made: 3, Budget: 4}, Endpoints: []service.EndpointStatus{
+				{Address: "a.bank.example@10.0.0.1:443", State: "in", Outstanding: 1, IdleConnections: 3, HealthCheck: &service.CheckStatus{At: day, OK: true}},
+				{Address: "a.bank.example@[2001:db8::1]:443", State: "ejected", Failures: 5, Until: &until, RefusedAtOnce: 2},
+				{Address: "10.0.0.9:8443", State: "unhealthy", Backup: true, HealthCheck: &service.CheckStatus{At: day, Error: "GET /healthz: status 503"}},
+			}}},
 		Identities: []service.IdentityStatus{
 			{Name: "bank", Subject: "CN=billing", Issuer: "CN=Bank CA", Serial: "2f", NotBefore: day, NotAfter: day.Add(36 * time.Hour), DaysLeft: 1},
 			{Name: "old", Subject: "CN=old", Issuer: "CN=Bank CA", Serial: "30", NotBefore: day.Add(-time.Hour), NotAfter: day.Add(-time.Minute), DaysLeft: -1},

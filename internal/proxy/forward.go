@@ -108,7 +108,7 @@ func (x *session) connect(ctx context.Context) *fault.Fault {
 	return nil
 }
 
-// dial makes a new connection to the try's endpoint.
+// dial makes a new connection to the try's endpoint, or to another, which is the try's then, where that one is silent.
 func (x *session) dial(ctx context.Context) (c *upstream.Conn, err error) {
 	e := &x.work.exchange
 	limit := e.route.Upstream.Retry().TryTimeout
@@ -119,7 +119,7 @@ func (x *session) dial(ctx context.Context) (c *upstream.Conn, err error) {
 				WithDetail("No connection to the upstream came about within retry.try_timeout."))
 			defer cancel()
 		}
-		c, err = e.try.Endpoint.Dial(ctx)
+		c, err = e.route.Upstream.Dial(ctx, &e.try, &e.tried)
 	})
 	return c, err
 }

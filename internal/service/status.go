@@ -16,6 +16,7 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/reload"
 	"github.com/mtls-proxy/mtls-proxy/internal/route"
 	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
+	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
 )
 
 // State is where in its life the service is.
@@ -78,7 +79,23 @@ type UpstreamStatus struct {
 	IdleConnections   int    `json:"idle_connections"`
 	ActiveConnections int    `json:"active_connections"`
 
-	Endpoints []EndpointStatus `json:"endpoints"` // in order of preference
+	CircuitBreaker BreakerStatus    `json:"circuit_breaker"`
+	Retries        RetryStatus      `json:"retries"`
+	Endpoints      []EndpointStatus `json:"endpoints"` // in order of preference
+}
+
+// BreakerStatus is how the circuit breaker of an upstream is.
+type BreakerStatus struct {
+	State    string    `json:"state"` // closed, open, half-open
+	Since    time.Time `json:"since"`
+	Requests int       `json:"requests"` // that ended within the window; those that are probes where it is half-open
+	Failures int       `json:"failures"` // among them
+}
+
+// RetryStatus is what is left of the budget of an upstream.
+type RetryStatus struct {
+	Made   int `json:"made"`   // in the last ten seconds
+	Budget int `json:"budget"` // how many there may be
 }
 
 // RefusedStatus counts operators' requests that were not answered.
@@ -274,14 +291,29 @@ func identityStatus(id *identity.Identity) IdentityStatus {
 }
 
 func upstreamsOf(snap *snapshot.Snapshot) []UpstreamStatus {
-	list := []UpstreamStatus{}
+	now, list := time.Now(), []UpstreamStatus{}
 	for _, u := range snap.Upstreams() {
 		idle, active := u.Stats()
 		list = append(list, UpstreamStatus{
-			Name: u.Name(), URL: u.URL(), IdleConnections: idle, ActiveConnections: active, Endpoints: endpointsOf(u),
+			Name: u.Name(), URL: u.URL(), IdleConnections: idle, ActiveConnections: active,
+			CircuitBreaker: breakerOf(u, now), Retries: retriesOf(u, now), Endpoints: endpointsOf(u),
 		})
 	}
 	return list
+}
+
+func breakerOf(u *upstream.Upstream, now time.Time) BreakerStatus {
+	b := u.Breaker()
+	requests, failures := b.Recent(now)
+	return BreakerStatus{State: b.State().String(), Since: b.Last().At, Requests: requests, Failures: failures}
+}
+
+func retriesOf(u *upstream.Upstream, now time.Time) RetryStatus {
+	made, budget := u.Budget().Level(now)
+	if u.Retry().Attempts == 0 {
+		budget = 0
+	}
+	return RetryStatus{Made: made, Budget: budget}
 }
 
 func routesOf(cfg *config.Config) []RouteStatus {
