@@ -105,6 +105,11 @@ bench-features: build ## What each feature costs per exchange, in eight minutes 
 	go test -run '^$$' -bench 'Exchange$$' ./internal/metrics
 	MTLS_PROXY=$(CURDIR)/dist/mtls-proxy internal/bench/compare --features --max-seconds 440 $(ARGS)
 
+bench-faults: ## What becomes of requests while upstreams fail and callers misbehave, in a quarter of an hour (root for links)
+	@mkdir -p .build
+	go test -count=1 -timeout 1h ./internal/bench/faults -args -table $(CURDIR)/.build/reliability.md
+	@cat .build/reliability.md
+
 # ---- lint -------------------------------------------------------------------
 
 lint: $(golangci) ## gofmt, vet, staticcheck, golangci-lint, govulncheck, tidiness, shellcheck (network)
@@ -161,5 +166,5 @@ clean: ## Remove what was built (.bin keeps the tools)
 
 # Two cores are busy with one of these.
 .NOTPARALLEL:
-.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench bench-compare bench-features \
+.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench bench-compare bench-features bench-faults \
 	lint vulnerabilities lint-packages packages repro clean FORCE .build/next

@@ -59,6 +59,7 @@ type Set[T any] struct {
 
 	mu      sync.Mutex          // held to change list, to drain and resume, and to eject
 	drained map[string]struct{} // IDs, those of endpoints that left included: they may come back
+	pardons int64               // when ejections were last cut short
 
 	_    [64]byte
 	turn atomic.Uint64 // of RoundRobin
@@ -81,7 +82,7 @@ func New[T any](o Options[T]) *Set[T] {
 	if o.EjectShare <= 0 {
 		o.EjectShare = 0.5
 	}
-	s := &Set[T]{o: o, start: time.Now(), random: rand.Uint64, drained: make(map[string]struct{})}
+	s := &Set[T]{o: o, start: time.Now(), random: rand.Uint64, drained: make(map[string]struct{}), pardons: never}
 	s.list.Store(new(list[T]))
 	return s
 }
@@ -267,5 +268,29 @@ func (s *Set[T]) eject(e *Endpoint[T], at int64) {
 	e.until.Store(at + int64(d))
 	if s.o.Ejected != nil {
 		s.o.Ejected(e, d)
+	}
+}
+
+// pardon cuts ejections short when e fails, which is the last one that is in: the others have had their time out, and may
+// have recovered. Where all are down that helps nobody, so it does it no more than once in EjectFor, and does not let the
+// next ejection be longer for it.
+func (s *Set[T]) pardon(e *Endpoint[T], at int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.out.Load() != 0 || at < e.until.Load() || at < s.pardons+int64(s.o.EjectFor) {
+		return
+	}
+	l := s.list.Load()
+	for i := range l.all {
+		if x := l.all[i].Endpoint; x != e && x.out.Load() == 0 && at >= x.until.Load() {
+			return
+		}
+	}
+	for i := range l.all {
+		if x := l.all[i].Endpoint; x.out.Load() == 0 && at < x.until.Load() {
+			x.until.Store(at)
+			x.ejections = max(0, x.ejections-1)
+			s.pardons = at
+		}
 	}
 }

@@ -466,6 +466,55 @@ func TestTheLastOneInIsNotEjected(t *testing.T) {
 	f.wantState(t, "c", Ejected, "no longer the last one,")
 }
 
+// Otherwise all requests would go to the one that is down, while two that work wait for their time.
+func TestEjectionsEndWhenTheLastOneInFails(t *testing.T) {
+	for _, policy := range policies {
+		f := newFixture(1, Options[int]{Policy: policy}, abc()...)
+		f.fail("a", 5)
+		f.fail("b", 5)
+		f.pass(time.Second)
+		f.fail("c", 4)
+		f.wantState(t, "a", Ejected, "before the last one has failed 5 times,")
+		f.fail("c", 1)
+		f.wantState(t, "a", In, "the last one having failed,")
+		f.wantState(t, "b", In, "the last one having failed,")
+		f.fail("c", 1)
+		f.wantState(t, "c", Ejected, "no longer the last one,")
+		if order := f.order(20); strings.Contains(order, "c") {
+			t.Errorf("policy %v: chose %s after c was ejected", policy, order)
+		}
+	}
+}
+
+func TestEjectionsEndEarlyOnlyOnceInAWhile(t *testing.T) {
+	var told []time.Duration
+	f := newFixture(1, Options[int]{Ejected: func(_ *Endpoint[int], d time.Duration) { told = append(told, d) }}, Spec{ID: "a"}, Spec{ID: "b"})
+	f.fail("a", 5)
+	f.fail("b", 5)
+	f.fail("a", 1)
+	f.wantState(t, "a", Ejected, "having failed again")
+	f.fail("b", 100)
+	f.wantState(t, "a", Ejected, "having just had its chance,")
+	if want := []time.Duration{5 * time.Second, 5 * time.Second}; !slices.Equal(told, want) {
+		t.Errorf("ejected for %v; want %v: the first was cut short", told, want)
+	}
+	f.pass(5 * time.Second)
+	f.fail("a", 1)
+	f.fail("b", 1)
+	f.wantState(t, "a", In, "the last one having failed 5 s later,")
+}
+
+func TestOthersThatAreDrainedStayOutWhenTheLastOneInFails(t *testing.T) {
+	f := newFixture(1, Options[int]{}, abc()...)
+	f.fail("a", 5)
+	f.fail("b", 5)
+	f.Drain("a")
+	f.find("b").SetHealthy(f.now, false)
+	f.fail("c", 5)
+	f.wantState(t, "a", Drained, "the last one having failed,")
+	f.wantState(t, "b", Unhealthy, "the last one having failed,")
+}
+
 func TestTriesFromBeforeTheEjectionSayNothing(t *testing.T) {
 	f := newFixture(1, Options[int]{}, abc()...)
 	var hung []Try[int]

@@ -77,6 +77,7 @@ func (t Try[T]) End(now time.Time, o Outcome) {
 	}
 	if after := e.set.o.EjectAfter; after > 0 && int(e.failures.Add(1)) >= after {
 		e.set.eject(e, e.set.at(now))
+		e.set.pardon(e, e.set.at(now))
 	}
 }
 

@@ -316,7 +316,15 @@ func (x *session) rest() {
 	if x.closing {
 		return
 	}
-	if !x.advance(phaseIdle, x.after(x.snap.Limits.IdleTimeout)) {
-		x.closing = true
+	idle := x.after(x.snap.Limits.IdleTimeout)
+	if x.advance(phaseIdle, idle) {
+		return
 	}
+	if why := x.reason(); why == cancelHeader || why == cancelRequest {
+		// The time for a response was over in the moment in which it came. The caller has it, and was not told that the
+		// connection ends; of that, only waits for bytes were interrupted.
+		x.revive(phaseIdle, idle)
+		return
+	}
+	x.closing = true
 }
