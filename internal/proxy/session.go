@@ -54,6 +54,8 @@ type session struct {
 	unread    bool // the caller may still be sending what nobody will read
 	broken    bool // the caller is cut off, and is to notice
 	apart     bool // the exchange that step left to be carried outside of it
+	brisk     bool // the caller came back within parkAfter the last time
+	retired   bool // step ended because there is nothing to do
 
 	// swept belongs to the sweeper.
 	swept struct {
@@ -150,6 +152,13 @@ func (x *session) converse(ctx context.Context) exit {
 			return over
 		}
 		err := x.socket.Run(step)
+		if x.retired {
+			x.retired = false
+			if p := x.park(); p != over {
+				return p
+			}
+			continue
+		}
 		if x.apart {
 			x.apart = false
 			x.exchange(ctx)
@@ -250,6 +259,7 @@ func (x *session) serve(ctx context.Context) (done bool) {
 		if x.drained {
 			if w.w == w.r && !w.pending {
 				x.release()
+				return x.retire()
 			}
 			return false
 		}
@@ -259,7 +269,7 @@ func (x *session) serve(ctx context.Context) (done bool) {
 		}
 		if x.drained && w.w == w.r {
 			x.release()
-			return false
+			return x.retire()
 		}
 	}
 }
