@@ -18,11 +18,11 @@ const (
 	calm = 128 << 10
 
 	// worth is how much must have been allocated since the last time to make it worth while.
-	worth = 4 << 20
+	worth = 1 << 20
 
 	// share is which part of the time giving back takes at most: a load that comes in waves is not to pay for each of
 	// them.
-	share = 100
+	share = 40
 )
 
 // Trim gives memory back after the start and after each rush, until ctx ends. The runtime keeps what a rush took until its
