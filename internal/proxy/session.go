@@ -67,8 +67,9 @@ type session struct {
 
 // work is what a session needs while it has bytes to deal with.
 type work struct {
-	in   *conn.Buffer // from the caller: in.B[r:w] is not dealt with
-	r, w int
+	in    *conn.Buffer // from the caller: in.B[r:w] is not dealt with
+	r, w  int
+	spare *conn.Buffer // what in was before it had to grow during an exchange; req is still in it
 
 	up       *conn.Buffer // from the upstream: up.B[ur:uw] is not dealt with
 	ur, uw   int
@@ -308,10 +309,7 @@ func (w *work) makeRoom(b *conn.Buffers, most int) {
 		w.r = 0
 		return
 	}
-	larger := b.Large()
-	if most >= len(larger.B) {
-		larger = &conn.Buffer{B: make([]byte, most+conn.SmallBuffer)}
-	}
+	larger := b.AtLeast(most + conn.SmallBuffer)
 	copy(larger.B, w.in.B)
 	b.Put(w.in)
 	w.in = larger
