@@ -7,7 +7,7 @@ start)
   cat >"$DIR/haproxy.cfg" <<END
 global
   nbthread 1
-  maxconn 8000
+  maxconn 12000
 defaults
   mode http
   option http-keep-alive
