@@ -125,6 +125,8 @@ func (x *session) passLength() *fault.Fault {
 	if left == 0 {
 		return nil
 	}
+	x.buffers.Put(w.out) // pieces go from where they were read to
+	w.out = nil
 	if f := x.streaming(); f != nil {
 		return f
 	}
@@ -212,11 +214,8 @@ func (x *session) passDecoded(out http1.Framing) *fault.Fault {
 			}
 			return x.pass(w.out.B)
 		}
-		if len(w.out.B) > 0 {
-			if f := x.pass(w.out.B); f != nil {
-				return f
-			}
-			w.out.B = w.out.B[:0]
+		if f := x.passOut(); f != nil {
+			return f
 		}
 		if !streaming {
 			streaming = true
@@ -280,6 +279,10 @@ func (x *session) passOut() *fault.Fault {
 		return nil
 	}
 	f := x.pass(w.out.B)
+	if cap(w.out.B) >= conn.LargeBuffer && x.buffers.Scarce() {
+		x.buffers.Put(w.out)
+		w.out = x.buffers.Small()
+	}
 	w.out.B = w.out.B[:0]
 	return f
 }

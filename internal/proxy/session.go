@@ -315,6 +315,14 @@ func (w *work) makeRoom(b *conn.Buffers, most int) {
 	w.in = larger
 }
 
+// grow gives in the room for n bytes during an exchange, whose req still points to where they are now.
+func (w *work) grow(b *conn.Buffers, n int) {
+	larger := b.AtLeast(n)
+	copy(larger.B, w.in.B[:w.w])
+	b.Put(w.spare)
+	w.in, w.spare = larger, w.in
+}
+
 // rest is what a session does after an exchange: it waits for the next request, or ends.
 func (x *session) rest() {
 	w := x.work

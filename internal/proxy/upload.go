@@ -101,10 +101,7 @@ func (u *upload) stop() {
 func (u *upload) handBack(w *work) {
 	over := u.in.B[u.r:u.w]
 	if len(over) > len(w.in.B)-w.w {
-		larger := u.x.buffers.AtLeast(w.w + len(over) + conn.SmallBuffer)
-		copy(larger.B, w.in.B[:w.w])
-		u.x.buffers.Put(w.spare)
-		w.in, w.spare = larger, w.in // it may still be looked at for the record
+		w.grow(u.x.buffers, w.w+len(over)+conn.SmallBuffer)
 	}
 	w.w += copy(w.in.B[w.w:], over)
 }
