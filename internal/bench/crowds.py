@@ -8,6 +8,7 @@ from processes import memory_mib
 from testbed import HOST, MIB, connect, read_body, read_head, request
 
 IDLE_FOR = 6     # seconds before a crowd is measured: programs may give memory back, but not at once
+SETTLED_IN = 2   # seconds after what was before
 AT_A_TIME = 50   # callers that want something in the same moment, while a crowd gathers
 SPARE = 200      # descriptors that we need besides those of callers
 
@@ -90,6 +91,7 @@ def memory_with(crowd, proxy, options):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + SPARE:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + SPARE, hard), hard))
+    time.sleep(SETTLED_IN)
     before = memory_mib(proxy.process.pids())
     with contextlib.ExitStack() as stack:
         crowd.gather(proxy.port, count, stack)

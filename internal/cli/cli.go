@@ -78,8 +78,8 @@ Without a command it does what "run" does.`,
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentFlags().StringVar(&p.config, "config", defaultConfigFile, "the configuration `FILE`; conf.d/*.toml beside it is read too")
 	_ = root.MarkPersistentFlagFilename("config", "toml") // fails for flags that do not exist only
-	// Not cobra's own: its template for this would have the linker keep every method of every type, as templates can
-	// call them by name. That is a third of the program.
+	// Not cobra's own, which takes a template: those can call methods by name, so the linker would keep all there are, a
+	// third of the program.
 	root.Flags().BoolVarP(&showVersion, "version", "v", false, "print the version and exit")
 	root.Flags().BoolVar(&showConfig, "show-config", false, "print the effective configuration and exit")
 	run.register(root.Flags())
