@@ -23,6 +23,9 @@ const (
 	// share is which part of the time giving back takes at most: a load that comes in waves is not to pay for each of
 	// them.
 	share = 40
+
+	// longest bounds the pause that follows from it: on a busy machine it took long without costing much.
+	longest = 2 * time.Second
 )
 
 // Trim gives memory back after the start and after each rush, until ctx ends. The runtime keeps what a rush took until its
@@ -74,5 +77,5 @@ func (t *trimmer) due(now time.Time, allocated uint64) bool {
 
 // done tells how long it took.
 func (t *trimmer) done(begin, end time.Time) {
-	t.next = end.Add(share * end.Sub(begin))
+	t.next = end.Add(min(share*end.Sub(begin), longest))
 }
