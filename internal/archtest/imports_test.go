@@ -162,6 +162,8 @@ var rare = map[string]struct {
 	"log/slog":          {nil, "records go through logging"},
 	"net/http/httputil": {[]string{"cli"}, "exchanges go through http1, conn and upstream; the demo shows one"},
 	"os/exec":           {nil, "the program starts no others"},
+	"text/template":     {nil, "it calls methods by name, so the linker keeps all there are"},
+	"html/template":     {nil, "it calls methods by name, so the linker keeps all there are"},
 	"plugin":            {nil, "the program loads no code"},
 	"math/rand":         {nil, "math/rand/v2 for choices, crypto/rand for what must not be guessed"},
 	"testing":           {nil, "it belongs to tests"},

@@ -60,6 +60,23 @@ func TestNothingHappensBeforeMain(t *testing.T) {
 	}
 }
 
+// The linker leaves out methods that nobody calls, unless something in the program may call them by name. Templates do:
+// with one of them the program is half as large again, all of it in memory's way.
+func TestNothingCallsMethodsByName(t *testing.T) {
+	byName := []string{
+		"SetVersionTemplate", "SetUsageTemplate", "SetHelpTemplate", "AddTemplateFunc", "AddTemplateFuncs", // cobra's
+		"MethodByName",
+	}
+	for _, s := range program(t) {
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if call, ok := n.(*ast.SelectorExpr); ok && slices.Contains(byName, call.Sel.Name) {
+				t.Errorf("%s calls %s: then the linker keeps every method there is", s.path, call.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
 // A lock, a channel or an empty map at package level is there to be changed, and
 // then two tests, or two generations, share what they should not.
 func TestPackagesHoldNoState(t *testing.T) {

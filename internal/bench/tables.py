@@ -59,12 +59,14 @@ def print_workload(name, workload, results, references, of_best):
     print_table([columns] + rows)
 
 
-def print_memory(memory, idle):
-    """memory: name of a proxy -> (PSS, RSS) at rest, after the other workloads, and with idle callers."""
-    if not memory:
+def print_crowd(title, count, figures, at_rest):
+    """figures: name of a proxy -> (PSS, RSS) before and with the crowd; at_rest: the same after its start, if that was measured."""
+    if not figures:
         return
-    print(f"\n### memory: MiB as PSS, RSS in brackets\n")
-    rows = [["proxy", "at rest", "after load", f"{idle:,} idle callers", "KiB per caller"]]
-    for proxy, (rest, load, callers) in sorted(memory.items(), key=lambda item: item[1][2]):
-        rows.append([proxy] + [f"{pss:.1f} ({rss:.1f})" for pss, rss in (rest, load, callers)] + [f"{max(0, callers[0] - load[0]) * 1024 / idle:.1f}"])
+    print(f"\n### {title}: MiB as PSS, RSS in brackets\n")
+    cell = lambda m: "{:.1f} ({:.1f})".format(*m) if m else "-"
+    rows = [["proxy"] + (["at rest"] if at_rest else []) + ["before", "with them", "KiB per caller"]]
+    for proxy, (before, crowd) in sorted(figures.items(), key=lambda item: item[1][1]):
+        rows.append([proxy] + ([cell(at_rest.get(proxy))] if at_rest else []) +
+                    [cell(before), cell(crowd), f"{max(0, crowd[0] - before[0]) * 1024 / count:.1f}"])
     print_table(rows)

@@ -1,10 +1,10 @@
 """What is asked of every proxy, and how one measurement of it is taken."""
 import os
 import re
-import resource
 import time
 
-from processes import cpu_seconds, machine_seconds, memory_mib, own_seconds, run_tool
+from crowds import CROWDS
+from processes import cpu_seconds, machine_seconds, own_seconds, run_tool
 from testbed import HOST, MIB, connect, content_length, read_body, read_head, request
 
 BLOCK = 256 * 1024
@@ -13,7 +13,7 @@ BLOCK = 256 * 1024
 class Workload:
     def __init__(self, upstream, measure, title):
         self.upstream = upstream  # which port of the upstream
-        self.measure = measure    # f(port, options, cpus, folder) -> a dict with n, rate, errors and maybe p50, p99; None for memory
+        self.measure = measure    # f(port, options, cpus, folder) -> a dict with n, rate, errors and maybe p50, p99; None for CROWDS
         self.title = title
         self.bulk = measure in (download, upload)
 
@@ -121,7 +121,7 @@ WORKLOADS = {
     "upload": Workload("kept", upload, "large requests, one at a time"),
     "handshake": Workload("closed", wrk, "a full mutual TLS handshake for each GET"),
     "resume": Workload("resumed", wrk, "a connection for each GET, TLS sessions resumed where the proxy does"),
-    "memory": Workload("kept", None, "memory at rest, after load and with idle callers"),
+    **{name: Workload("kept", None, "memory") for name in CROWDS},
 }
 
 
@@ -141,28 +141,3 @@ def measure(workload, proxy, upstream, options, cpus, folder):
     foreign = (busy1 - busy0) - (ours1 - ours0) + (stolen1 - stolen0)
     result.update(cpu=cpu / result["n"] * (1 if workload.bulk else 1e6), busy=cpu / wall, others=max(0, foreign / wall / os.cpu_count()))
     return result
-
-
-IDLE_FOR = 6  # seconds before idle callers are measured: programs may give memory back, but not at once
-
-
-def memory_with_idle_callers(proxy, count):
-    """(PSS, RSS) in MiB before and while count callers keep a connection open after one request each."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count + 100:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + 100, hard), hard))
-    before = memory_mib(proxy.process.pids())
-    callers = []
-    try:
-        while len(callers) < count:
-            batch = [connect(proxy.port) for _ in range(min(50, count - len(callers)))]
-            callers += batch
-            for s in batch:
-                s.sendall(request("GET", "/"))
-            for s in batch:
-                read_body(s, *read_head(s))
-        time.sleep(IDLE_FOR)
-        return before, memory_mib(proxy.process.pids())
-    finally:
-        for s in callers:
-            s.close()

@@ -49,7 +49,7 @@ func Main(ctx context.Context, version string, args []string, in io.Reader, out,
 
 func (p *program) root() *cobra.Command {
 	run := p.runFlags()
-	var showConfig bool
+	var showConfig, showVersion bool
 	root := &cobra.Command{
 		Use:   "mtls-proxy [command]",
 		Short: "Plain HTTP for local programs, mutual TLS to the services they call",
@@ -63,20 +63,24 @@ Without a command it does what "run" does.`,
 		Args:          p.noArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Version:       p.version,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if showConfig {
+			switch {
+			case showVersion:
+				return p.printVersion()
+			case showConfig:
 				return p.showConfig(cmd, run, formatText)
 			}
 			return p.run(cmd, run)
 		},
 	}
-	root.SetVersionTemplate(versionText(p.version))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentFlags().StringVar(&p.config, "config", defaultConfigFile, "the configuration `FILE`; conf.d/*.toml beside it is read too")
 	_ = root.MarkPersistentFlagFilename("config", "toml") // fails for flags that do not exist only
+	// Not cobra's own, which takes a template: those can call methods by name, so the linker would keep all there are, a
+	// third of the program.
+	root.Flags().BoolVarP(&showVersion, "version", "v", false, "print the version and exit")
 	root.Flags().BoolVar(&showConfig, "show-config", false, "print the effective configuration and exit")
 	run.register(root.Flags())
 	root.AddCommand(

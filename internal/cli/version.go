@@ -15,11 +15,13 @@ func (p *program) versionCommand() *cobra.Command {
 		Short:   "Print the version",
 		Example: "  mtls-proxy version",
 		Args:    p.noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := io.WriteString(p.out, versionText(p.version))
-			return err
-		},
+		RunE:    func(*cobra.Command, []string) error { return p.printVersion() },
 	}
+}
+
+func (p *program) printVersion() error {
+	_, err := io.WriteString(p.out, versionText(p.version))
+	return err
 }
 
 func versionText(version string) string {

@@ -55,13 +55,16 @@ func (l *Lot) Park(s *Socket, wake func()) error {
 		l.spots[int32(fd)] = wake
 		l.mu.Unlock()
 		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
-		failed = unix.EpollCtl(l.set, unix.EPOLL_CTL_ADD, int(fd), &event)
-		if failed == unix.EEXIST { // it was parked before
-			failed = unix.EpollCtl(l.set, unix.EPOLL_CTL_MOD, int(fd), &event)
+		how := unix.EPOLL_CTL_ADD
+		if s.parked {
+			how = unix.EPOLL_CTL_MOD
 		}
+		failed = unix.EpollCtl(l.set, how, int(fd), &event)
 		if failed != nil {
 			l.leave(int32(fd))
+			return
 		}
+		s.parked = true
 	})
 	if err == nil {
 		err = failed
@@ -116,6 +119,9 @@ func (l *Lot) watch() {
 				if wake := l.leave(events[i].Fd); wake != nil {
 					wake()
 				}
+			}
+			if 0 < n && n < len(events) {
+				return false // that was all; what comes from now on is announced
 			}
 		}
 	})

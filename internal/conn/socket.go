@@ -26,6 +26,7 @@ type Socket struct {
 
 	inside bool // a step of Run is in progress: the descriptor is held, by its goroutine
 	held   uintptr
+	parked bool // it has been in the Lot: belongs to whoever calls Park
 
 	run struct {
 		step func() (done bool)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,6 +26,8 @@ type Wire struct {
 
 	instant bool // Read returns ErrWouldBlock rather than wait
 	apart   bool // another goroutine writes: Read does not flush
+
+	closed atomic.Bool
 
 	mu  sync.Mutex // guards out
 	out *Buffer    // what is held back; nil when there is nothing
@@ -70,10 +73,7 @@ func (w *Wire) fill() error {
 		w.r, w.w = 0, 0
 	case w.r == w.w:
 		w.r, w.w = 0, 0
-		if w.full && len(w.in.B) < LargeBuffer {
-			w.buffers.Put(w.in)
-			w.in = w.buffers.Large()
-		}
+		w.fit()
 	case w.r > 0:
 		// Less than a header, or the end of a record that did not fit: little to move.
 		w.w = copy(w.in.B, w.in.B[w.r:w.w])
@@ -100,6 +100,20 @@ func (w *Wire) fill() error {
 		return nil
 	}
 	return err
+}
+
+// fit gives the empty buffer in the size that is called for.
+func (w *Wire) fit() {
+	switch isLarge := len(w.in.B) >= LargeBuffer; {
+	case w.full && !isLarge:
+		if large := w.buffers.Large(); large != nil {
+			w.buffers.Put(w.in)
+			w.in = large
+		}
+	case isLarge && w.buffers.Scarce():
+		w.buffers.Put(w.in)
+		w.in = w.buffers.Small()
+	}
 }
 
 // Ready reports whether a whole record has been read ahead.
@@ -141,13 +155,16 @@ func (w *Wire) Write(b []byte) (int, error) {
 	}
 }
 
-// makeRoom sees to it that out exists, and is large if n more bytes would not fit into a small one.
+// makeRoom sees to it that out exists, and is large, if possible, when n more bytes would not fit into a small one.
 func (w *Wire) makeRoom(n int) {
 	if w.out == nil {
 		w.out = w.buffers.Small()
 	}
 	if w.n+n > len(w.out.B) && len(w.out.B) < LargeBuffer {
 		large := w.buffers.Large()
+		if large == nil {
+			return
+		}
 		copy(large.B, w.out.B[:w.n])
 		w.buffers.Put(w.out)
 		w.out = large
@@ -168,6 +185,10 @@ func (w *Wire) flush() error {
 	n, err := w.socket.Write(w.out.B[:w.n])
 	w.sent += uint64(n)
 	w.n = 0
+	if len(w.out.B) >= LargeBuffer && w.buffers.Scarce() {
+		w.buffers.Put(w.out)
+		w.out = nil
+	}
 	return err
 }
 
@@ -180,21 +201,23 @@ func (w *Wire) dropOut() {
 	w.n = 0
 }
 
-// Rest gives memory back while the connection has nothing to do. Nobody reads or writes meanwhile.
+// Rest gives memory back while the connection has nothing to do, or is closed. Nobody reads or writes meanwhile.
 func (w *Wire) Rest() {
-	if w.in != nil && w.r == w.w {
+	closed := w.closed.Load()
+	if w.in != nil && (w.r == w.w || closed) {
 		w.buffers.Put(w.in)
 		w.in, w.r, w.w, w.full = nil, 0, 0, false
 	}
-	if w.out != nil && w.n == 0 {
+	if w.out != nil && (w.n == 0 || closed) {
 		w.buffers.Put(w.out)
-		w.out = nil
+		w.out, w.n = nil, 0
 	}
 }
 
 // Close sends what is held back if that is possible at once, and closes the socket. Memory goes back with Rest, once
 // nobody reads or writes any more.
 func (w *Wire) Close() error {
+	w.closed.Store(true)
 	if w.mu.TryLock() { // else someone is stuck in a write, and last words would be, too
 		if w.n > 0 {
 			w.socket.writeOnce(w.out.B[:w.n])

@@ -244,13 +244,49 @@ func TestBuffersComeBackWhole(t *testing.T) {
 			}
 		}
 	}
-	// What grew, but not to the size of a large one, is small.
-	p.Put(&Buffer{make([]byte, SmallBuffer+1)})
-	p.Put(&Buffer{make([]byte, LargeBuffer+1)})
+	// What grew, or was made for somebody, stays out.
+	p.Put(&Buffer{B: make([]byte, SmallBuffer+1)})
+	p.Put(&Buffer{B: make([]byte, LargeBuffer+1)})
 	if got := len(p.Small().B); got < SmallBuffer || got >= LargeBuffer {
 		t.Errorf("Small lends %d bytes", got)
 	}
 	if got := len(p.Large().B); got < LargeBuffer {
 		t.Errorf("Large lends %d bytes", got)
+	}
+}
+
+func TestLargeBuffersAreBounded(t *testing.T) {
+	p := NewBuffers()
+	var lent []*Buffer
+	for range MostLarge {
+		b := p.Large()
+		if b == nil {
+			t.Fatalf("Large() = nil with %d lent", p.Lent())
+		}
+		lent = append(lent, b)
+	}
+	if !p.Scarce() {
+		t.Error("with all lent they are not scarce")
+	}
+	if p.Large() != nil || p.Lent() != MostLarge {
+		t.Errorf("Large() lent one more than MostLarge; Lent() = %d", p.Lent())
+	}
+	if b := p.AtLeast(LargeBuffer); b == nil || len(b.B) < LargeBuffer {
+		t.Error("AtLeast lent too little")
+	} else {
+		p.Put(b) // it is not one of those that are counted
+	}
+	lent[0].B = append(lent[0].B, 1) // grown, it is counted all the same
+	for _, b := range lent {
+		p.Put(b)
+	}
+	if n := p.Lent(); n != 0 || p.Scarce() {
+		t.Errorf("Lent() = %d after all came back", n)
+	}
+	if n := len(p.AtLeast(SmallBuffer + 1).B); n != LargeBuffer {
+		t.Errorf("AtLeast(more than a small one) lent %d bytes", n)
+	}
+	if n := len(p.AtLeast(LargeBuffer + 1).B); n <= LargeBuffer {
+		t.Errorf("AtLeast(more than a large one) lent %d bytes", n)
 	}
 }

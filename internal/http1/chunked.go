@@ -225,6 +225,15 @@ func AppendChunkHeader(dst []byte, n int) []byte {
 	return append(dst, "\r\n"...)
 }
 
+// ChunkFrame is the most that AppendChunk appends besides the chunk's data.
+const ChunkFrame = 20
+
+// AppendChunk appends data, of which there is some, as one chunk.
+func AppendChunk(dst, data []byte) []byte {
+	dst = append(AppendChunkHeader(dst, len(data)), data...)
+	return append(dst, "\r\n"...)
+}
+
 // AppendLastChunk ends a body in chunks.
 func AppendLastChunk(dst []byte, trailers []Field) []byte {
 	dst = append(dst, "0\r\n"...)

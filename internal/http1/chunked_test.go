@@ -3,6 +3,7 @@ package http1
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 )
@@ -112,5 +113,14 @@ func TestAppendChunkHeader(t *testing.T) {
 		if got := string(AppendChunkHeader(nil, n)); got != want {
 			t.Errorf("of %d: %q, want %q", n, got, want)
 		}
+	}
+}
+
+func TestAppendChunk(t *testing.T) {
+	if got := string(AppendChunk([]byte("head"), []byte("some data"))); got != "head9\r\nsome data\r\n" {
+		t.Errorf("AppendChunk() = %q", got)
+	}
+	if n := len(AppendChunkHeader(nil, math.MaxInt)) + len("\r\n"); n > ChunkFrame {
+		t.Errorf("the frame of the largest chunk has %d bytes, more than ChunkFrame", n)
 	}
 }

@@ -290,10 +290,7 @@ func (w *work) makeUpRoom(b *conn.Buffers, most int) {
 		w.ur = 0
 		return
 	}
-	larger := b.Large()
-	if most >= len(larger.B) {
-		larger = &conn.Buffer{B: make([]byte, most+conn.SmallBuffer)}
-	}
+	larger := b.AtLeast(most + conn.SmallBuffer)
 	copy(larger.B, w.up.B)
 	b.Put(w.up)
 	w.up = larger

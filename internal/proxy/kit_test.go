@@ -237,6 +237,9 @@ func (k *kit) finish() {
 		}
 		snap.Retire(nil)
 	}
+	if n := k.store.Current().Buffers().Lent(); n != 0 {
+		k.Errorf("%d large buffers are still lent", n)
+	}
 	scrape := k.scrape()
 	for _, line := range strings.Split(scrape, "\n") {
 		for _, name := range []string{"mtls_proxy_requests_in_progress{", "mtls_proxy_active_connections{"} {

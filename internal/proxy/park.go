@@ -3,8 +3,9 @@ package proxy
 import "time"
 
 // parkAfter is how long a session is idle with a goroutine. The stack of that is most of what an idle caller costs; to
-// begin again with another takes some microseconds, which somebody who comes back sooner does not pay.
-const parkAfter = time.Second
+// begin again with another takes some microseconds, which somebody who comes back sooner does not pay. Who took longer
+// the last time, or was never seen to come back, is parked as soon as he has his answer.
+const parkAfter = 500 * time.Millisecond
 
 // resting is for how long an idle session has been so, more or less.
 func (x *session) resting(clock int64) time.Duration {
@@ -39,16 +40,34 @@ func (x *session) pause(why phase) exit {
 		x.server.keep(x)
 		return kept
 	}
+	x.revive(phaseIdle, x.deadline.Load())
 	return x.park()
 }
 
-// park leaves the connection to the server's lot. From then on x belongs to whoever wakes it.
+// retire reports whether the session leaves its goroutine now that there is nothing to do. One that nobody has asked for
+// anything yet does not: the first request is most likely on its way.
+func (x *session) retire() bool {
+	x.retired = !x.brisk && !x.probe && x.server.lot != nil && x.reason() == phaseIdle
+	return x.retired
+}
+
+// park leaves the connection to the server's lot. From then on x belongs to whoever wakes it. Over: it was cancelled
+// before, or can not be parked.
 func (x *session) park() exit {
-	x.revive(phaseParked, x.deadline.Load())
-	if x.server.lot.Park(x.socket, x.unpark) == nil || !x.rouse() {
+	x.ending.Lock() // who cancels it finds it either awake or in the lot
+	w := x.word.Load()
+	if phaseOf(w).cancelled() {
+		x.ending.Unlock()
+		return over
+	}
+	x.word.Store((w>>8+1)<<8 | uint64(phaseParked))
+	err := x.server.lot.Park(x.socket, x.unpark)
+	x.ending.Unlock()
+	if err == nil || !x.rouse() {
 		return parked
 	}
-	return over // it can not be parked, and nobody else has woken it meanwhile
+	x.brisk = true // or it would try again at once
+	return over
 }
 
 // unpark gives a parked session a goroutine, because there is something to read.
@@ -61,5 +80,9 @@ func (x *session) unpark() {
 // rouse makes a parked session an idle one. False: somebody else did so, or cancelled it.
 func (x *session) rouse() bool {
 	w := x.word.Load()
-	return phaseOf(w) == phaseParked && x.word.CompareAndSwap(w, (w>>8+1)<<8|uint64(phaseIdle))
+	if phaseOf(w) != phaseParked || !x.word.CompareAndSwap(w, (w>>8+1)<<8|uint64(phaseIdle)) {
+		return false
+	}
+	x.brisk = x.resting(x.server.clock.Load()) < parkAfter
+	return true
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"strings"
 	"testing"
 )
 
@@ -12,6 +13,29 @@ func (k *kit) parked() *caller {
 	c.send(get("/")).answer().ok(k)
 	k.any("the session is parked", in(phaseParked))
 	return c
+}
+
+// Who has made one request may never make another. Who comes back soon is not parked between his requests.
+func TestCallersArePaidForWhenTheyShowHaste(t *testing.T) {
+	k := start(t, setup{})
+	c := k.dial()
+	k.any("the session has begun", in(phaseFresh))
+	k.server.mu.Lock() // the sweeper, which parks who was in haste and is not any more, has to wait
+	defer k.server.mu.Unlock()
+	c.send(get("/")).answer().ok(k)
+	k.until("the session is parked", func() bool { return k.server.lot.Len() == 1 })
+	c.send(get("/")).answer().ok(k)
+	k.until("its goroutine waits for the next request", func() bool {
+		for _, stack := range ours() {
+			if strings.Contains(stack, "conn.(*Socket).Run") && strings.Contains(stack, "IO wait") {
+				return true
+			}
+		}
+		return false
+	})
+	if n := k.server.lot.Len(); n != 0 {
+		t.Errorf("Len() of the lot = %d for a caller in haste", n)
+	}
 }
 
 func TestParkedCallersAreServed(t *testing.T) {

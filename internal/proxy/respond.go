@@ -125,6 +125,8 @@ func (x *session) passLength() *fault.Fault {
 	if left == 0 {
 		return nil
 	}
+	x.buffers.Put(w.out) // pieces go from where they were read to
+	w.out = nil
 	if f := x.streaming(); f != nil {
 		return f
 	}
@@ -152,9 +154,15 @@ func (x *session) passLength() *fault.Fault {
 func (x *session) more(want int64) *fault.Fault {
 	w := x.work
 	e := &w.exchange
-	if len(w.up.B) < conn.LargeBuffer && want > conn.SmallBuffer && e.conn.Ready() {
+	switch isLarge := len(w.up.B) >= conn.LargeBuffer; {
+	case !isLarge && want > conn.SmallBuffer && e.conn.Ready():
+		if large := x.buffers.Large(); large != nil {
+			x.buffers.Put(w.up)
+			w.up = large
+		}
+	case isLarge && x.buffers.Scarce():
 		x.buffers.Put(w.up)
-		w.up = x.buffers.Large()
+		w.up = x.buffers.Small()
 	}
 	w.ur, w.uw = 0, 0
 	n, err := e.conn.Read(w.up.B)
@@ -206,11 +214,8 @@ func (x *session) passDecoded(out http1.Framing) *fault.Fault {
 			}
 			return x.pass(w.out.B)
 		}
-		if len(w.out.B) > 0 {
-			if f := x.pass(w.out.B); f != nil {
-				return f
-			}
-			w.out.B = w.out.B[:0]
+		if f := x.passOut(); f != nil {
+			return f
 		}
 		if !streaming {
 			streaming = true
@@ -239,26 +244,45 @@ func (x *session) gather(piece []byte, out http1.Framing) *fault.Fault {
 		return nil
 	}
 	w := x.work
-	const frame = 24 // a chunk's size and the ends of two lines
-	if len(w.out.B)+len(piece)+frame > cap(w.out.B) {
-		if len(w.out.B) > 0 {
-			if f := x.pass(w.out.B); f != nil {
-				return f
-			}
-			w.out.B = w.out.B[:0]
+	if len(w.out.B)+len(piece)+http1.ChunkFrame > cap(w.out.B) {
+		if f := x.passOut(); f != nil {
+			return f
 		}
-		if len(piece)+frame > cap(w.out.B) {
-			x.buffers.Put(w.out)
-			w.out = x.buffers.Large()
-			w.out.B = w.out.B[:0]
+		if len(piece)+http1.ChunkFrame > cap(w.out.B) {
+			if large := x.buffers.Large(); large != nil {
+				x.buffers.Put(w.out)
+				w.out = large
+				w.out.B = w.out.B[:0]
+			}
 		}
 	}
-	if out == http1.Chunked {
-		w.out.B = http1.AppendChunkHeader(w.out.B, len(piece))
-		w.out.B = append(w.out.B, piece...)
-		w.out.B = append(w.out.B, '\r', '\n')
+	for { // once, unless there was no large buffer
+		part := piece[:min(len(piece), cap(w.out.B)-len(w.out.B)-http1.ChunkFrame)]
+		if out == http1.Chunked {
+			w.out.B = http1.AppendChunk(w.out.B, part)
+		} else {
+			w.out.B = append(w.out.B, part...)
+		}
+		if piece = piece[len(part):]; len(piece) == 0 {
+			return nil
+		}
+		if f := x.passOut(); f != nil {
+			return f
+		}
+	}
+}
+
+// passOut sends what is in out, which is empty then.
+func (x *session) passOut() *fault.Fault {
+	w := x.work
+	if len(w.out.B) == 0 {
 		return nil
 	}
-	w.out.B = append(w.out.B, piece...)
-	return nil
+	f := x.pass(w.out.B)
+	if cap(w.out.B) >= conn.LargeBuffer && x.buffers.Scarce() {
+		x.buffers.Put(w.out)
+		w.out = x.buffers.Small()
+	}
+	w.out.B = w.out.B[:0]
+	return f
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
-	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
@@ -258,12 +257,7 @@ func (x *session) collect() *fault.Fault {
 	e, t := &w.exchange, w.exchange.route.Upstream.Timeout()
 	e.end = e.body + int(w.req.ContentLength)
 	if e.end > len(w.in.B) {
-		larger := x.buffers.Large()
-		if e.end > len(larger.B) {
-			larger = &conn.Buffer{B: make([]byte, e.end)}
-		}
-		copy(larger.B, w.in.B[:w.w])
-		w.in = larger // the small one still holds what req points to
+		w.grow(x.buffers, e.end)
 	}
 	x.overall.Store(x.server.now(e.start) + int64(t.Request))
 	x.proceed(phaseUpload, x.uploadDeadline(t), phaseRequest)

@@ -286,7 +286,8 @@ func (s *Server) back(w *work, b *conn.Buffers) {
 	b.Put(w.in)
 	b.Put(w.up)
 	b.Put(w.out)
-	w.in, w.up, w.out = nil, nil, nil
+	b.Put(w.spare)
+	w.in, w.up, w.out, w.spare = nil, nil, nil, nil
 	w.clear()
 	s.works.Put(w)
 }

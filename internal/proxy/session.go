@@ -55,6 +55,8 @@ type session struct {
 	unread    bool   // the caller may still be sending what nobody will read
 	broken    bool   // the caller is cut off, and is to notice
 	apart     bool   // the exchange that step left to be carried outside of it
+	brisk     bool   // the caller came back within parkAfter the last time
+	retired   bool   // step ended because there is nothing to do
 
 	// swept belongs to the sweeper.
 	swept struct {
@@ -66,8 +68,9 @@ type session struct {
 
 // work is what a session needs while it has bytes to deal with.
 type work struct {
-	in   *conn.Buffer // from the caller: in.B[r:w] is not dealt with
-	r, w int
+	in    *conn.Buffer // from the caller: in.B[r:w] is not dealt with
+	r, w  int
+	spare *conn.Buffer // what in was before it had to grow during an exchange; req is still in it
 
 	up       *conn.Buffer // from the upstream: up.B[ur:uw] is not dealt with
 	ur, uw   int
@@ -152,6 +155,13 @@ func (x *session) converse(ctx context.Context) exit {
 			return over
 		}
 		err := x.socket.Run(step)
+		if x.retired {
+			x.retired = false
+			if p := x.park(); p != over {
+				return p
+			}
+			continue
+		}
 		if x.apart {
 			x.apart = false
 			x.exchange(ctx)
@@ -252,6 +262,7 @@ func (x *session) serve(ctx context.Context) (done bool) {
 		if x.drained {
 			if w.w == w.r && !w.pending {
 				x.release()
+				return x.retire()
 			}
 			return false
 		}
@@ -261,7 +272,7 @@ func (x *session) serve(ctx context.Context) (done bool) {
 		}
 		if x.drained && w.w == w.r {
 			x.release()
-			return false
+			return x.retire()
 		}
 	}
 }
@@ -300,13 +311,18 @@ func (w *work) makeRoom(b *conn.Buffers, most int) {
 		w.r = 0
 		return
 	}
-	larger := b.Large()
-	if most >= len(larger.B) {
-		larger = &conn.Buffer{B: make([]byte, most+conn.SmallBuffer)}
-	}
+	larger := b.AtLeast(most + conn.SmallBuffer)
 	copy(larger.B, w.in.B)
 	b.Put(w.in)
 	w.in = larger
+}
+
+// grow gives in the room for n bytes during an exchange, whose req still points to where they are now.
+func (w *work) grow(b *conn.Buffers, n int) {
+	larger := b.AtLeast(n)
+	copy(larger.B, w.in.B[:w.w])
+	b.Put(w.spare)
+	w.in, w.spare = larger, w.in
 }
 
 // rest is what a session does after an exchange: it waits for the next request, or ends.

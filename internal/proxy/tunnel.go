@@ -32,10 +32,7 @@ func (x *session) upgrade() *fault.Fault {
 	}
 	e.conn.Apart(true)
 	early := w.in.B[e.body:w.w]
-	t := &tunnel{x: x, in: x.buffers.Small(), done: make(chan struct{})}
-	if len(early) > len(t.in.B) {
-		t.in = &conn.Buffer{B: make([]byte, len(early))}
-	}
+	t := &tunnel{x: x, in: x.buffers.AtLeast(len(early)), done: make(chan struct{})}
 	t.w = copy(t.in.B, early)
 	go t.carry()
 	f := x.fromUpstream()

@@ -36,14 +36,7 @@ type upload struct {
 func (x *session) startUpload(t *upstream.Timeout) *upload {
 	w := x.work
 	e := &w.exchange
-	u := &upload{x: x, conn: e.conn, done: make(chan struct{}), in: x.buffers.Small()}
-	if waiting := w.in.B[e.body:w.w]; len(waiting) > len(u.in.B) {
-		x.buffers.Put(u.in)
-		u.in = x.buffers.Large()
-		if len(waiting) > len(u.in.B) {
-			u.in = &conn.Buffer{B: make([]byte, len(waiting))}
-		}
-	}
+	u := &upload{x: x, conn: e.conn, done: make(chan struct{}), in: x.buffers.AtLeast(w.w - e.body)}
 	u.w = copy(u.in.B, w.in.B[e.body:w.w])
 	e.streamed = true
 	w.w = e.body // the head stays for the record; what the upload leaves over comes back behind it
@@ -108,9 +101,7 @@ func (u *upload) stop() {
 func (u *upload) handBack(w *work) {
 	over := u.in.B[u.r:u.w]
 	if len(over) > len(w.in.B)-w.w {
-		larger := &conn.Buffer{B: make([]byte, w.w+len(over)+conn.SmallBuffer)}
-		copy(larger.B, w.in.B[:w.w])
-		w.in = larger // the small one may still be looked at for the record
+		w.grow(u.x.buffers, w.w+len(over)+conn.SmallBuffer)
 	}
 	w.w += copy(w.in.B[w.w:], over)
 }
@@ -199,10 +190,8 @@ func (u *upload) chunked() error {
 				u.fault = tooLarge(e.route.MaxBody)
 				return u.fault
 			}
-			if len(piece) > 0 {
-				u.out.B = http1.AppendChunkHeader(u.out.B, len(piece))
-				u.out.B = append(u.out.B, piece...)
-				u.out.B = append(u.out.B, '\r', '\n')
+			if err := u.gather(piece); err != nil {
+				return err
 			}
 			if n == 0 {
 				break
@@ -225,6 +214,27 @@ func (u *upload) chunked() error {
 	}
 }
 
+// fullRecord is how much goes into one TLS record (RFC 8446 section 5.1); a small buffer holds it.
+const fullRecord = 16 << 10
+
+// gather puts a piece of the body into out, as chunks, and sends what there is when it is full.
+func (u *upload) gather(piece []byte) error {
+	for len(piece) > 0 {
+		room := fullRecord - len(u.out.B) - http1.ChunkFrame
+		if room <= 0 {
+			if _, err := u.conn.Write(u.out.B); err != nil {
+				return err
+			}
+			u.out.B = u.out.B[:0]
+			continue
+		}
+		part := piece[:min(len(piece), room)]
+		u.out.B = http1.AppendChunk(u.out.B, part)
+		piece = piece[len(part):]
+	}
+	return nil
+}
+
 func badBody(err error) *fault.Fault {
 	f := fault.New(fault.BadRequest, err)
 	if e, ok := errors.AsType[*http1.Error](err); ok {
@@ -239,11 +249,17 @@ func (u *upload) more(want int64) error {
 	if err := u.conn.Flush(); err != nil {
 		return err
 	}
-	full := u.w == len(u.in.B)
+	full, isLarge := u.w == len(u.in.B), len(u.in.B) >= conn.LargeBuffer
 	u.r, u.w = 0, 0
-	if full && want > conn.SmallBuffer && len(u.in.B) < conn.LargeBuffer {
-		u.x.buffers.Put(u.in)
-		u.in = u.x.buffers.Large()
+	switch buffers := u.x.buffers; {
+	case full && want > conn.SmallBuffer && !isLarge:
+		if large := buffers.Large(); large != nil {
+			buffers.Put(u.in)
+			u.in = large
+		}
+	case isLarge && buffers.Scarce():
+		buffers.Put(u.in)
+		u.in = buffers.Small()
 	}
 	room := u.in.B
 	if int64(len(room)) > want {

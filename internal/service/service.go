@@ -20,6 +20,7 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
 	"github.com/mtls-proxy/mtls-proxy/internal/logging"
+	"github.com/mtls-proxy/mtls-proxy/internal/memory"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 	"github.com/mtls-proxy/mtls-proxy/internal/proxy"
 	"github.com/mtls-proxy/mtls-proxy/internal/reload"
@@ -210,7 +211,7 @@ func (s *service) serve(ctx context.Context, cfg *config.Config, hangups <-chan 
 	var workers sync.WaitGroup
 	workers.Go(func() { s.followHangups(working, hangups) })
 	workers.Go(func() { s.pingWatchdog(working) })
-	workers.Go(func() { trim(working) })
+	workers.Go(func() { memory.Trim(working) })
 
 	s.state.Store(Serving)
 	s.logger.Info("started", "event", logging.Started, "version", s.o.Version, "generation", out.Generation, "config", s.o.Config)

@@ -7,7 +7,7 @@ start)
   cat >"$DIR/haproxy.cfg" <<END
 global
   nbthread 1
-  maxconn 8000
+  maxconn $(($(ulimit -Hn) > 24100 ? 12000 : 8000))
 defaults
   mode http
   option http-keep-alive

@@ -20,13 +20,13 @@ url = "https://$UPSTREAM"
 server_name = "$SERVER_NAME"
 
 [upstream.default.pool]
-max_idle = 256
+max_idle = 1024
 
 [listener.http]
 address = "$LISTEN"
 
 [limits]
-max_connections = 10000
+max_connections = 12000
 max_concurrent_requests = 10000
 max_request_body = "1024MiB"
 

@@ -11,7 +11,7 @@ worker_rlimit_nofile 20000;
 $([ "$(id -u)" = 0 ] && echo "user root;")
 pid $DIR/pid;
 error_log $DIR/error.log error;
-events { worker_connections 9500; }
+events { worker_connections 19500; }
 http {
   access_log off;
   client_body_temp_path $DIR/body;
@@ -21,7 +21,7 @@ http {
   scgi_temp_path $DIR/scgi;
   upstream up {
     server $UPSTREAM;
-    keepalive 256;
+    keepalive 1024;
     keepalive_requests 1000000000;
     keepalive_timeout 600s;
   }
