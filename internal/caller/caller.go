@@ -2,6 +2,7 @@
 package caller
 
 import (
+	"errors"
 	"net"
 	"strconv"
 	"syscall"
@@ -117,11 +118,10 @@ func (l *Lookup) unitOfPeer(fd int, cred *unix.Ucred) []byte {
 	defer func() { _ = unix.Close(pidfd) }()
 	if !l.cgroups.bySearch {
 		id, err := cgroupOf(pidfd)
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			return l.cgroups.unit(id)
-		case unix.ENOTTY, unix.EINVAL: // Linux before 6.13
-		default:
+		case !errors.Is(err, unix.ENOTTY) && !errors.Is(err, unix.EINVAL): // as Linux before 6.13 says
 			return nil
 		}
 	}

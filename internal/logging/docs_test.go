@@ -40,7 +40,7 @@ func docs(t *testing.T) string {
 func TestDocsListEveryFieldOfARequest(t *testing.T) {
 	r := record{kind: exchangeFailed, err: "x", exchange: ExchangeRecord{
 		Policy: &Policy{Slow: 1}, Duration: time.Second, Listener: "x", Route: "x", Upstream: "x", RequestID: "x", Fault: "x", Blame: "x",
-		Summary: "x", Fix: "x", Err: errors.New("x"), Caller: "x", Method: "x", Host: "x", Path: "x",
+		Summary: "x", Fix: "x", Err: errors.New("x"), Caller: "x", Unit: "x", Method: "x", Host: "x", Path: "x",
 	}}
 	var want []string
 	for _, f := range r.appendFields(nil) {

@@ -63,6 +63,7 @@ type ExchangeRecord struct {
 	Err     error  // what happened, for the log only
 
 	Caller            string // who called, as far as it is known
+	Unit              string // the caller's systemd unit, likewise
 	Method            string
 	Host              string
 	Path              string
@@ -124,7 +125,7 @@ func (r *ExchangeRecord) keep() {
 	} else if i := strings.IndexByte(r.Path, '?'); i >= 0 {
 		r.Path = r.Path[:i]
 	}
-	written := [...]*string{&r.RequestID, &r.Caller, &r.Method, &r.Host, &r.Path}
+	written := [...]*string{&r.RequestID, &r.Caller, &r.Unit, &r.Method, &r.Host, &r.Path}
 	n := 0
 	for _, s := range written {
 		*s = escape(*s, maxWrittenBytes)

@@ -91,7 +91,7 @@ func (r *record) appendFields(fs []field) []field {
 	fs = append(fs, number("status", int64(x.Status)), field{key: "duration_usec", number: x.Duration.Microseconds(), unit: microseconds})
 	for _, f := range [...]field{
 		text("listener", x.Listener), text("route", x.Route), text("upstream", x.Upstream),
-		text("caller", x.Caller), text("request_id", x.RequestID),
+		text("caller", x.Caller), text("caller_unit", x.Unit), text("request_id", x.RequestID),
 	} {
 		if f.text != "" {
 			fs = append(fs, f)
