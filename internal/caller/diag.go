@@ -90,7 +90,7 @@ func (d *diag) exchange(from, to netip.AddrPort) (*owner, error) {
 	if !d.on {
 		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_INET_DIAG)
 		if err != nil {
-			return nil, fmt.Errorf("socket of AF_NETLINK: %w", err)
+			return nil, fmt.Errorf("open a socket of AF_NETLINK, which RestrictAddressFamilies= of the unit has to permit: %w", err)
 		}
 		d.fd, d.on = fd, true
 	}

@@ -379,6 +379,20 @@ TOML
   [[ $(grep '^mtls_proxy_unknown_callers_total' /root/metrics | grep --invert-match --count ' 0$') == 0 ]]
 }
 
+without_netlink_callers_share_a_rate_and_the_journal_says_why() {
+  amend RestrictAddressFamilies= 'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6'
+  trap 'rm -rf "$amended" "$drop_ins/rates.toml"; systemctl daemon-reload; systemctl restart mtls-proxy.service' EXIT
+  printf '[[route]]\nrate_limit = { requests_per_second = 0.001, burst = 1, key = "unit" }\n' >"$drop_ins/rates.toml"
+  systemctl restart mtls-proxy.service
+  same 'the first of billing' "$(called_by billing.service /v1/units)" 200
+  same 'the first of reports' "$(called_by reports.service /v1/units)" 429
+  within 5 blindness_is_logged
+  curl --fail --silent --show-error http://127.0.0.1:8081/metrics | grep '^mtls_proxy_unknown_callers_total.*fact="unit".* 2$'
+}
+blindness_is_logged() {
+  journalctl --boot --unit=mtls-proxy.service --output=cat | grep 'callers could not be looked up.*AF_NETLINK'
+}
+
 # called_by UNIT PATH [OPTION...] prints the status that a caller in the unit got.
 called_by() {
   local unit=$1 path=$2
@@ -517,6 +531,7 @@ service_claims=( # all but the first, which the others need
   the_journal_explains_its_records
   a_journal_that_hangs_slows_no_request
   units_and_users_have_rates_of_their_own
+  without_netlink_callers_share_a_rate_and_the_journal_says_why
   the_units_are_without_fault
   the_service_is_exposed_to_1_2_at_most
 )
