@@ -7,9 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // tree makes a folder that looks like a tree of cgroups: path -> processes.
@@ -59,15 +62,12 @@ func TestUnitByTheNumberOfACgroup(t *testing.T) {
 
 func TestCgroupsThatAreRememberedAreBounded(t *testing.T) {
 	g := tree(t, map[string]string{"/a.service": ""})
-	for id := range uint64(10) {
+	g.unit(1 << 60)
+	for id := range uint64(mostUnits) {
+		g.units[1<<62+id] = nil
+	}
+	for id := range uint64(3) {
 		g.unit(1<<61 + id)
-		for more := range uint64(mostUnits) {
-			g.mu.Lock()
-			if len(g.units) < mostUnits {
-				g.units[1<<62+more] = nil
-			}
-			g.mu.Unlock()
-		}
 		if n := len(g.units); n > mostUnits {
 			t.Fatalf("%d cgroups are remembered, want %d at most", n, mostUnits)
 		}
@@ -77,16 +77,53 @@ func TestCgroupsThatAreRememberedAreBounded(t *testing.T) {
 	}
 }
 
+func TestAWalkServesAllWhoAskedBeforeIt(t *testing.T) {
+	g := tree(t, map[string]string{"/a.service": "1\n"})
+	for _, s := range []struct {
+		asked     uint64
+		processes bool
+		want      uint64 // walks, thereafter
+	}{{0, false, 1}, {0, false, 1}, {1, false, 2}, {1, true, 3}, {2, true, 3}, {1, false, 3}, {3, true, 4}} {
+		if g.survey(s.asked, s.processes); g.begun != s.want {
+			t.Fatalf("%d walks after %+v", g.begun, s)
+		}
+	}
+	for range 3 {
+		g.unit(idOf(t, g, "/a.service"))
+	}
+	if g.begun != 4 {
+		t.Errorf("%d walks, want none for what is known", g.begun)
+	}
+}
+
+func TestWalksRest(t *testing.T) {
+	g := tree(t, nil)
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		g.rest = begin.Add(time.Second)
+		g.unit(1)
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("the next walk began after %v, want 1s", took)
+		}
+	})
+	if g.unit(2); !g.rest.After(time.Now().Add(-time.Hour)) {
+		t.Error("a walk asked for no rest")
+	}
+}
+
 func TestUnitOfAProcessByTheListsOfCgroups(t *testing.T) {
 	g := tree(t, map[string]string{
-		"/system.slice/a.service": "12\n123\n", "/system.slice/b.service": "7\n", "/b.slice": "8\n",
+		"/system.slice/a.service": "12\n123\n", "/system.slice/b.service": "7\n", "/b.slice": "8\n", "": "9\n",
 	})
-	for pid, want := range map[int]string{12: "a.service", 123: "a.service", 7: "b.service", 8: "", 3: "", 2: ""} {
+	for pid, want := range map[int]string{12: "a.service", 123: "a.service", 7: "b.service", 8: "", 9: "", 3: "", 2: ""} {
 		for range 2 { // found, and remembered
 			if got := string(g.unitOfProcess(pid, 1000)); got != want {
 				t.Errorf("unit of process %d = %q, want %q", pid, got, want)
 			}
 		}
+	}
+	if !slices.Contains(g.hints[1000], "") {
+		t.Errorf("processes of no unit are not remembered: %q", g.hints[1000])
 	}
 	// What is remembered is where to look first, not what is so.
 	if err := os.WriteFile(g.root+"/system.slice/a.service/cgroup.procs", []byte("7\n"), 0o644); err != nil {
@@ -116,7 +153,7 @@ func TestHintsAreBounded(t *testing.T) {
 	if n := len(g.hints[1]); n != mostHints {
 		t.Errorf("%d hints for a user, want %d", n, mostHints)
 	}
-	for uid := range uint32(3 * mostHinted) {
+	for uid := range uint32(mostHinted + 2) {
 		g.unitOfProcess(100, uid)
 	}
 	if n := len(g.hints); n > mostHinted {
@@ -178,7 +215,8 @@ func cgroup(t *testing.T, names ...string) string {
 		case err != nil:
 			t.Skip(err) // not root, or read only
 		default:
-			t.Cleanup(func() { _ = os.Remove(dir) })
+			made := dir
+			t.Cleanup(func() { _ = os.Remove(made) })
 		}
 	}
 	return dir
