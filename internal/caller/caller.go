@@ -87,7 +87,7 @@ func (l *Lookup) Of(c Conn, facts Facts) (who Caller, err error) {
 	return who, err
 }
 
-// known makes a Caller of what the kernel said; cgroup 0 was not asked for, or is not known.
+// known makes a Caller of what the kernel said; an empty unit was not asked for, or is not known.
 func (l *Lookup) known(uid uint32, unit []byte) Caller {
 	if l.users.hides(uid) {
 		return Caller{Unit: unit}
