@@ -156,13 +156,11 @@ func isDatabase(s string) bool {
 
 // checkRateLimitKey accepts what callers are told apart by.
 func checkRateLimitKey(s string) (fact, hint string) {
-	const how = `write "all", "ip" or "header:NAME"`
+	const how = `write "all", "user", "unit", "ip" or "header:NAME"`
 	name, header := strings.CutPrefix(s, headerKey)
 	switch {
-	case s == RateKeyAll || s == RateKeyIP:
+	case s == RateKeyAll || s == RateKeyUser || s == RateKeyUnit || s == RateKeyIP:
 		return "", ""
-	case s == "user" || s == "unit":
-		return quote(s) + " is not supported in this version", `write "ip" or "header:NAME"; a later version tells callers apart by user and unit`
 	case header && name == "":
 		return quote(s) + " names no header field", `write "header:X-Api-Key"`
 	case header && !isToken(name):

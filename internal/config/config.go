@@ -246,13 +246,15 @@ type Limits struct {
 type RateLimit struct {
 	RequestsPerSecond float64 `toml:"requests_per_second"` // 0: off
 	Burst             int     `toml:"burst"`               // at least 1
-	Key               string  `toml:"key"`                 // RateKeyAll, RateKeyIP, or a field that Header names
+	Key               string  `toml:"key"`                 // one of the following, or a field that Header names
 }
 
 // The values of RateLimit.Key that name no header field.
 const (
-	RateKeyAll = "all"
-	RateKeyIP  = "ip"
+	RateKeyAll  = "all"
+	RateKeyUser = "user"
+	RateKeyUnit = "unit"
+	RateKeyIP   = "ip"
 )
 
 // GlobalRateLimit stands before all proxied requests.

@@ -94,6 +94,14 @@ func (s *Socket) RemoteAddr() net.Addr { return s.net.RemoteAddr() }
 // LocalAddr is our address.
 func (s *Socket) LocalAddr() net.Addr { return s.net.LocalAddr() }
 
+// SyscallConn gives access to the descriptor, to ask the kernel about it. Nothing is to be read or written there.
+func (s *Socket) SyscallConn() (syscall.RawConn, error) {
+	if s.fd == nil {
+		return nil, errors.ErrUnsupported
+	}
+	return s.fd, nil
+}
+
 // Run calls step whenever there may be something to read, until it returns true or the wait for bytes fails. It calls
 // it at once: bytes that came before Run do not announce themselves again. For the same reason step reads until a read
 // comes back short or with ErrWouldBlock before it returns false.

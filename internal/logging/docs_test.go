@@ -40,7 +40,7 @@ func docs(t *testing.T) string {
 func TestDocsListEveryFieldOfARequest(t *testing.T) {
 	r := record{kind: exchangeFailed, err: "x", requestID: "x", method: "x", host: "x", path: "x", exchange: ExchangeRecord{
 		Policy: &Policy{Slow: 1}, Duration: time.Second, Listener: "x", Route: "x", Upstream: "x", Fault: "x", Blame: "x",
-		Summary: "x", Fix: "x", Err: errors.New("x"), Caller: "x", Retries: 1,
+		Summary: "x", Fix: "x", Err: errors.New("x"), Caller: "x", Unit: "x", Retries: 1,
 	}}
 	var want []string
 	for _, f := range r.appendFields(nil) {

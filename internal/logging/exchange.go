@@ -68,6 +68,7 @@ type ExchangeRecord struct {
 	Err     error  // what happened, for the log only
 
 	Caller            string // who called, as far as it is known
+	Unit              string // the caller's systemd unit, likewise
 	BytesIn, BytesOut int64  // bodies: from the caller, to the caller
 	Retries           int    // tries after the first
 }
@@ -138,7 +139,7 @@ func (b *blocks) keep(r *record) {
 	} else if i := bytes.IndexByte(x.Path, '?'); i >= 0 {
 		x.Path = x.Path[:i]
 	}
-	x.Caller = escape(x.Caller, maxWrittenBytes)
+	x.Caller, x.Unit = escape(x.Caller, maxWrittenBytes), escape(x.Unit, maxWrittenBytes)
 	written := [...]*[]byte{&x.RequestID, &x.Method, &x.Host, &x.Path}
 	n := 0
 	for _, v := range written {

@@ -86,7 +86,7 @@ func (r *record) appendFields(fs []field) []field {
 	fs = appendTexts(fs, text("fault", x.Fault), text("blame", x.Blame), text("method", r.method), text("host", r.host), text("path", r.path))
 	fs = append(fs, number("status", int64(x.Status)), field{key: "duration_usec", number: x.Duration.Microseconds(), unit: microseconds})
 	fs = appendTexts(fs, text("listener", x.Listener), text("route", x.Route), text("upstream", x.Upstream), text("caller", x.Caller),
-		text("request_id", r.requestID))
+		text("caller_unit", x.Unit), text("request_id", r.requestID))
 	fs = append(fs, number("generation", int64(x.Generation)), number("bytes_in", x.BytesIn), number("bytes_out", x.BytesOut))
 	if x.Retries > 0 {
 		fs = append(fs, number("retries", int64(x.Retries)))

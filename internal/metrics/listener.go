@@ -23,6 +23,7 @@ type listenerVecs struct {
 	active   *prometheus.GaugeVec
 	accepted *prometheus.CounterVec
 	refused  *prometheus.CounterVec
+	unknown  *prometheus.CounterVec
 }
 
 func newListenerVecs() listenerVecs {
@@ -39,11 +40,15 @@ func newListenerVecs() listenerVecs {
 			Name: "mtls_proxy_connections_refused_total",
 			Help: "Connections of callers that were not served, by reason.",
 		}, []string{"listener", "reason"}),
+		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mtls_proxy_unknown_callers_total",
+			Help: "Connections of callers whose user or unit a rate limit asked for in vain.",
+		}, []string{"listener", "fact"}),
 	}
 }
 
 func (v *listenerVecs) collectors() []prometheus.Collector {
-	return []prometheus.Collector{v.active, v.accepted, v.refused}
+	return []prometheus.Collector{v.active, v.accepted, v.refused, v.unknown}
 }
 
 func (v *listenerVecs) remove(name string) {
@@ -51,6 +56,7 @@ func (v *listenerVecs) remove(name string) {
 	v.active.DeletePartialMatch(is)
 	v.accepted.DeletePartialMatch(is)
 	v.refused.DeletePartialMatch(is)
+	v.unknown.DeletePartialMatch(is)
 }
 
 // Listener counts the connections of one listener. Its methods neither allocate nor lock.
@@ -59,6 +65,7 @@ type Listener struct {
 	active   prometheus.Gauge
 	accepted prometheus.Counter
 	refused  [refusals]prometheus.Counter
+	unknown  struct{ user, unit prometheus.Counter }
 }
 
 // Listener returns the counters of the listener of that name, the same ones for as long as it stays configured.
@@ -72,6 +79,8 @@ func (m *Metrics) Listener(name string) *Listener {
 	for r := range refusals {
 		l.refused[r] = m.listener.refused.WithLabelValues(name, r.String())
 	}
+	l.unknown.user = m.listener.unknown.WithLabelValues(name, "user")
+	l.unknown.unit = m.listener.unknown.WithLabelValues(name, "unit")
 	m.listeners[name] = l
 	return l
 }
@@ -87,3 +96,13 @@ func (l *Listener) Closed() { l.active.Dec() }
 
 // Refused counts a connection that is not served.
 func (l *Listener) Refused(why Refusal) { l.refused[min(why, refusals-1)].Inc() }
+
+// Unknown counts a connection of a caller whose user, unit or both were asked for and are not known.
+func (l *Listener) Unknown(user, unit bool) {
+	if user {
+		l.unknown.user.Inc()
+	}
+	if unit {
+		l.unknown.unit.Inc()
+	}
+}

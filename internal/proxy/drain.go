@@ -62,6 +62,7 @@ func (s *Server) stop() map[string][]net.Conn {
 	if s.lot != nil {
 		_ = s.lot.Close() // nobody is parked there
 	}
+	s.callers.Close()
 	kept := make(map[string][]net.Conn)
 	for _, x := range s.kept {
 		kept[x.name] = append(kept[x.name], x.socket.Detach())

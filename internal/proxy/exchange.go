@@ -142,6 +142,7 @@ func (x *session) refresh() {
 	if snap := x.server.o.Store.Current(); snap != x.snap {
 		if policy := snap.Listener(x.name); policy != nil {
 			x.snap, x.policy = snap, policy
+			x.identify()
 			return
 		}
 		// The listener left the configuration: what the caller was promised holds for this once.
@@ -305,7 +306,13 @@ func (x *session) rate(r *snapshot.Rate) *fault.Fault {
 func (x *session) rateKey(r *snapshot.Rate) []byte {
 	switch r.By {
 	case snapshot.RateIP:
-		return x.share
+		if x.address != "" {
+			return x.share
+		}
+	case snapshot.RateUser:
+		return x.party.User
+	case snapshot.RateUnit:
+		return x.party.Unit
 	case snapshot.RateHeader:
 		for i := range x.work.req.Fields {
 			if f := &x.work.req.Fields[i]; strings.EqualFold(string(f.Name), r.Header) {
@@ -405,12 +412,12 @@ func (x *session) finish() {
 func (x *session) record(now time.Time, d time.Duration) {
 	w := x.work
 	e, r := &w.exchange, &w.req
-	if x.called == "" {
-		x.called = x.caller()
+	if x.party.text == "" {
+		x.party.text, x.party.unit = x.caller(), string(x.party.Unit)
 	}
 	rec := logging.ExchangeRecord{
 		Policy: &x.snap.Policy, Time: now, Duration: d, Generation: x.snap.Generation, Listener: x.name,
-		RequestID: x.requestID(), Status: e.status, Caller: x.called,
+		RequestID: x.requestID(), Status: e.status, Caller: x.party.text, Unit: x.party.unit,
 		Method: r.Method, Host: r.Host, Path: r.Path, BytesIn: e.sent, BytesOut: e.received,
 		Retries: e.retries,
 	}
@@ -435,14 +442,6 @@ func (x *session) requestID() []byte {
 		x.server.ids.next(&w.id)
 	}
 	return w.id[:]
-}
-
-// caller is who calls, for the log.
-func (x *session) caller() string {
-	if x.address == "" {
-		return "unix"
-	}
-	return x.socket.RemoteAddr().String()
 }
 
 // allow is the value of Allow for a path whose routes have no such method.

@@ -40,6 +40,8 @@ type Server struct {
 	base time.Time // when the clock began
 	ids  *requestIDs
 
+	callers *parties
+
 	clock    atomic.Int64 // nanoseconds since base, as of the last sweep
 	date     atomic.Pointer[[]byte]
 	draining atomic.Bool
@@ -67,6 +69,7 @@ func NewServer(o Options) *Server {
 		o:        o,
 		base:     time.Now(),
 		ids:      newRequestIDs(),
+		callers:  newParties(),
 		sessions: make(map[*session]struct{}),
 		probes:   make(map[netip.AddrPort]bool),
 		unix:     make(map[string]bool),

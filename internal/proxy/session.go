@@ -22,7 +22,7 @@ type session struct {
 	socket   *conn.Socket
 	name     string // of the listener
 	address  string // the caller's IP address; "" on a Unix socket
-	share    []byte // the same, as what limits by caller go by
+	share    []byte // what the share of connections goes by: that, or who the caller is
 	shares   *admission.Shares
 	loopback bool
 	probe    bool   // the watchdog's own; set before the goroutine starts
@@ -48,15 +48,16 @@ type session struct {
 	buffers   *conn.Buffers
 	work      *work // nil while there is nothing to do
 	forwarded []byte
-	called    string // who calls, for the log; "" before there was a record
-	drained   bool   // the last read of this run took all there was
-	entered   bool   // it was asked whether there is a place for it
-	closing   bool   // nothing more is served
-	unread    bool   // the caller may still be sending what nobody will read
-	broken    bool   // the caller is cut off, and is to notice
-	apart     bool   // the exchange that step left to be carried outside of it
-	brisk     bool   // the caller came back within parkAfter the last time
-	retired   bool   // step ended because there is nothing to do
+	drained   bool // the last read of this run took all there was
+	entered   bool // it was asked whether there is a place for it
+	closing   bool // nothing more is served
+	unread    bool // the caller may still be sending what nobody will read
+	broken    bool // the caller is cut off, and is to notice
+	apart     bool // the exchange that step left to be carried outside of it
+	brisk     bool // the caller came back within parkAfter the last time
+	retired   bool // step ended because there is nothing to do
+
+	party party // who the caller is
 
 	// swept belongs to the sweeper.
 	swept struct {
@@ -103,6 +104,8 @@ func newSession(s *Server, snap *snapshot.Snapshot, policy *snapshot.Listener, c
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		x.address = tcp.IP.String()
 		x.share = []byte(x.address)
+	} else {
+		x.introduce()
 	}
 	x.deadline.Store(x.after(snap.Limits.IdleTimeout))
 	return x
@@ -124,6 +127,7 @@ func (x *session) live(ctx context.Context) {
 		}
 	}
 	x.entered = true
+	x.identify()
 	switch x.converse(ctx) {
 	case over:
 		x.hangUp()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admission"
+	"github.com/mtls-proxy/mtls-proxy/internal/caller"
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/connect"
@@ -76,6 +77,7 @@ type builder struct {
 	byName     map[string]*upstream.Upstream
 	rules      []route.Rule
 	rate       *Rate // of Limits
+	callers    caller.Facts
 }
 
 func (b *builder) policy() error {
@@ -380,6 +382,7 @@ func (b *builder) limits() {
 		Connections:   b.next.shared.connections,
 		Requests:      b.next.shared.requests,
 		Rate:          b.rate,
+		Callers:       b.callers,
 	}
 }
 

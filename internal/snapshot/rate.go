@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admission"
+	"github.com/mtls-proxy/mtls-proxy/internal/caller"
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
 )
 
@@ -17,6 +18,8 @@ type RateKey uint8
 // The keys.
 const (
 	RateAll    RateKey = iota // nothing: there is one budget for all
+	RateUser                  // the caller's user; those who are not known have one budget
+	RateUnit                  // the caller's unit, likewise
 	RateIP                    // the caller's address
 	RateHeader                // the value of a field
 )
@@ -24,7 +27,7 @@ const (
 // Rate is a rate limit. All methods may be called concurrently, also on a nil Rate, which admits everything.
 type Rate struct {
 	Setting   string  // where it is configured, "rate_limit" or "route[2].rate_limit"
-	Key       string  // as the configuration has it: "all", "ip", "header:X-Key"
+	Key       string  // as the configuration has it: "all", "user", "header:X-Key"
 	By        RateKey // what Admit wants to be given
 	Header    string  // the field's name, with RateHeader
 	ByDefault bool    // nobody configured it
@@ -169,8 +172,25 @@ func (b *builder) rates(ctx context.Context) error {
 		}
 		b.rate = r
 	}
+	b.callers = b.rate.asks()
+	for _, r := range b.next.Routes {
+		b.callers |= r.Rate.asks()
+	}
 	b.rate.ByDefault = b.cfg.Origin("rate_limit.requests_per_second").IsDefault() && b.cfg.Origin("rate_limit.burst").IsDefault()
 	return nil
+}
+
+// asks returns what the limit has to know about callers.
+func (r *Rate) asks() caller.Facts {
+	switch {
+	case r == nil || r.perSecond <= 0:
+		return 0
+	case r.By == RateUser:
+		return caller.User
+	case r.By == RateUnit:
+		return caller.Unit
+	}
+	return 0
 }
 
 func rateOf(setting string, c *config.RateLimit) *Rate {
@@ -180,6 +200,10 @@ func rateOf(setting string, c *config.RateLimit) *Rate {
 		r.By = RateHeader
 	case c.Key == config.RateKeyIP:
 		r.By = RateIP
+	case c.Key == config.RateKeyUser:
+		r.By = RateUser
+	case c.Key == config.RateKeyUnit:
+		r.By = RateUnit
 	}
 	return r
 }

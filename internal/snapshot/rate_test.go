@@ -40,6 +40,8 @@ func TestRateIsCountedByItsKey(t *testing.T) {
 	}{
 		"all":        {"all", RateAll, "", 0, false},
 		"by address": {"ip", RateIP, "", 2, true},
+		"by user":    {"user", RateUser, "", 2, true},
+		"by unit":    {"unit", RateUnit, "", 2, true},
 		"by a field": {"header:X-Key", RateHeader, "X-Key", 2, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admission"
+	"github.com/mtls-proxy/mtls-proxy/internal/caller"
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/identity"
@@ -75,7 +76,8 @@ type Limits struct {
 	QueueTimeout  time.Duration // for a place among Requests
 	Connections   *admission.Gate
 	Requests      *admission.Gate
-	Rate          *Rate // never nil
+	Rate          *Rate        // never nil
+	Callers       caller.Facts // what this generation has to know about callers
 }
 
 // shared is what outlives a generation: how much of a limit is used, and memory.
