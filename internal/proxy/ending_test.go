@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/demo"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
@@ -431,6 +432,8 @@ func TestLeavingCallersHarmNobody(t *testing.T) {
 	k := start(t, setup{})
 	stop := make(chan struct{})
 	var group sync.WaitGroup
+	defer group.Wait()
+	defer close(stop)
 	for range 3 {
 		group.Go(func() {
 			for {
@@ -453,10 +456,9 @@ func TestLeavingCallersHarmNobody(t *testing.T) {
 	}
 	c := k.dial()
 	for range 300 {
+		k.must(c.SetDeadline(time.Now().Add(patience)))
 		c.send(post("/delay?d=1ms", "hello")).answer().ok(k)
 	}
-	close(stop)
-	group.Wait()
 }
 
 // Many callers at once, some of whom leave: nobody gets another one's answer.

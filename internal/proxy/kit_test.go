@@ -617,6 +617,9 @@ func (k *kit) volley(text string) (*volley, error) {
 		return nil, err
 	}
 	k.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+		return nil, err
+	}
 	v := &volley{Conn: c, out: []byte(text), in: make([]byte, 4096)}
 	if _, err := c.Write(v.out); err != nil {
 		return nil, err

@@ -102,10 +102,10 @@ func TestRetry(t *testing.T) {
 		"503 for a large body":          {on + "\nretry.max_body = \"4B\"", says(503), put(), 503, 1, "", 1},
 		"503 for a body in chunks":      {on, says(503), request("PUT", "/", "Transfer-Encoding: chunked") + "5\r\nwhole\r\n0\r\n\r\n", 503, 1, "", 1},
 		"500":                           {on, says(500), get("/"), 500, 1, "", 1},
-		"no answer, GET":                {on + "\nretry.try_timeout = \"40ms\"", mute, get("/"), 200, 2, "timeout", 2},
-		"no answer, PUT":                {on + "\nretry.try_timeout = \"40ms\"", mute, put(), 200, 2, "timeout", 2},
-		"no answer, POST":               {on + "\nretry.try_timeout = \"40ms\"", mute, post("/", "whole"), 504, 1, "", 1},
-		"no answer, not asked for":      {`retry.try_timeout = "40ms"`, mute, get("/"), 504, 1, "", 1},
+		"no answer, GET":                {on + "\nretry.try_timeout = \"300ms\"", mute, get("/"), 200, 2, "timeout", 2},
+		"no answer, PUT":                {on + "\nretry.try_timeout = \"300ms\"", mute, put(), 200, 2, "timeout", 2},
+		"no answer, POST":               {on + "\nretry.try_timeout = \"300ms\"", mute, post("/", "whole"), 504, 1, "", 1},
+		"no answer, not asked for":      {`retry.try_timeout = "300ms"`, mute, get("/"), 504, 1, "", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := &tries{each: []func(*demo.Conn){c.first, says(200)}}
@@ -169,6 +169,7 @@ func TestRetriesEnd(t *testing.T) {
 		if n := len(u.saw()); n != 3+1 {
 			t.Errorf("%d tries, want 4", n)
 		}
+		k.until("a record", func() bool { return len(k.records()) > 0 })
 		if r := k.records(); len(r) != 1 || r[0]["retries"] != float64(3) {
 			t.Errorf("records %v, want one with 3 retries", r)
 		}
@@ -253,7 +254,7 @@ func TestRetryOnAnotherEndpoint(t *testing.T) {
 		u := &tries{each: []func(*demo.Conn){says(200)}}
 		k := start(t, setup{upstream: u.options()})
 		address, _ := deaf(k)
-		k.fleet(`retry.try_timeout = "40ms"`, address, k.upstream.Addr())
+		k.fleet(`retry.try_timeout = "300ms"`, address, k.upstream.Addr())
 		k.dial().send(post("/", "whole")).answer().ok(k)
 	})
 	t.Run("503", func(t *testing.T) {

@@ -71,11 +71,10 @@ func TestTunnelWithEarlyBytes(t *testing.T) {
 		c := k.dial()
 		go func() { // in one write with the request, and more than one buffer of it
 			_, _ = io.WriteString(c.Conn, upgrading()+early)
-			_ = c.Conn.(*net.TCPConn).CloseWrite()
 		}()
 		c.rawHead()
 		c.read("welcome" + early)
-		c.ended()
+		c.half().ended()
 	}
 	// A large head before the early bytes means a large buffer.
 	c := k.dial()
