@@ -260,7 +260,7 @@ func (x *session) enter(ctx context.Context) (f *fault.Fault) {
 // enterOther takes another endpoint than the chosen one, which is full, if one has a place at once.
 func (x *session) enterOther(ctx context.Context) {
 	e, u := &x.work.exchange, x.work.exchange.route.Upstream
-	for !e.pooled && u.Other(e.start, &e.tried) {
+	for !e.pooled && e.tried.Len() < u.Len() && u.Other(e.start, &e.tried) {
 		t, f := u.Pick(ctx, e.start, &e.tried)
 		if f != nil {
 			return
@@ -371,13 +371,7 @@ func (x *session) finish() {
 	if now.IsZero() {
 		now = time.Now()
 	}
-	outcome := upstream.OutcomeOf(e.fault)
-	switch {
-	case e.fault == nil && e.upstream:
-		outcome = upstream.OutcomeOfStatus(e.status)
-	case e.fault == nil:
-		outcome = upstream.Abandoned
-	}
+	outcome := e.outcome()
 	x.leaveEndpoint(now, outcome)
 	if e.route != nil {
 		e.route.Upstream.Done(now, e.ticket, outcome)
@@ -406,6 +400,20 @@ func (x *session) finish() {
 	}
 	*e = exchange{}
 	x.rest()
+}
+
+// outcome is what the exchange says about the upstream.
+func (e *exchange) outcome() upstream.Outcome {
+	switch f := e.fault; {
+	case f != nil && f.Token == fault.RequestTimeout && f.Err == nil && e.upload != nil && !e.upload.complete():
+		return upstream.Abandoned // the caller took all the time for his body
+	case f != nil:
+		return upstream.OutcomeOf(f)
+	case e.upstream:
+		return upstream.OutcomeOfStatus(e.status)
+	default:
+		return upstream.Abandoned
+	}
 }
 
 // record tells the log. The names of things that we and the operator chose come first, then what others wrote.
