@@ -318,6 +318,8 @@ func TestEarlyResponseToACallerThatSendsOn(t *testing.T) {
 	k := start(t, setup{upstream: once("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno", func(*demo.Conn) {})})
 	c := k.dial().send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
 	k.any("the caller is waited for", in(phaseLinger))
+	begin := k.server.clock.Load()
+	k.until("the sweeper has looked at it a few times", func() bool { return k.server.clock.Load()-begin > int64(200*time.Millisecond) })
 	c.send(strings.Repeat("b", 1_000_000))
 	if a := c.answer().is(k, 413); a.text != "no" {
 		t.Errorf("got %q", a.text)

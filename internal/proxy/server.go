@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mtls-proxy/mtls-proxy/internal/admission"
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/logging"
@@ -270,12 +271,28 @@ func (s *Server) enter(x *session) (limit string) {
 		return "listener." + x.name + ".max_connections_per_caller"
 	}
 	gate := x.snap.Limits.Connections
-	if !gate.TryEnter() && !(s.evict() && gate.Enter(time.Second, nil)) {
+	if !gate.TryEnter() && !s.squeeze(gate) {
 		x.shares.Leave(x.share)
 		return "limits.max_connections"
 	}
 	x.counted.Store(true)
 	return ""
+}
+
+// settling is how long somebody who is leaving, or done with a request, may take to be seen as such.
+const settling = 50 * time.Millisecond
+
+// squeeze gets a place where there is none, at the cost of the caller who has been idle for longest.
+func (s *Server) squeeze(gate *admission.Gate) bool {
+	if !s.evict() {
+		if gate.Enter(settling, nil) {
+			return true
+		}
+		if !s.evict() {
+			return false
+		}
+	}
+	return gate.Enter(time.Second, nil)
 }
 
 // lend and back keep what exchanges work with.

@@ -109,7 +109,7 @@ func (x *session) look(snap *snapshot.Snapshot, now time.Time, clock int64) {
 		if x.socket.PeerGone() {
 			x.socket.Nudge()
 		}
-	case p != phaseHead && x.server.lot != nil && !x.probe && x.resting(clock) >= parkAfter:
+	case p.idle() && x.server.lot != nil && !x.probe && x.resting(clock) >= parkAfter:
 		x.cancel(w, cancelPark)
 	}
 }
