@@ -85,6 +85,8 @@ FEATURES = [
     Feature('log.access = "all" with log.path, to the journal', log("all", "journal", "path = true"), "journal"),
     Feature('rate_limit.key = "all"', {"rate_limit": PLENTY + 'key = "all"'}),
     Feature('rate_limit.key = "ip"', {"rate_limit": PLENTY + 'key = "ip"'}),
+    Feature('rate_limit.key = "user"', {"rate_limit": PLENTY + 'key = "user"'}),
+    Feature('rate_limit.key = "unit"', {"rate_limit": PLENTY + 'key = "unit"'}),
     Feature('rate_limit.key = "header:X-Key"', {"rate_limit": PLENTY + 'key = "header:X-Key"'}),
     Feature("route.rate_limit", {"[route]": BARE["[route]"] + '\nrate_limit.requests_per_second = 10000000\nrate_limit.burst = 10000000'}),
     Feature("rate_limit.shared, a Redis on this host", {"rate_limit": PLENTY + 'shared = "redis://{host}:{redis}/0"'}, "redis"),
