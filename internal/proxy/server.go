@@ -131,6 +131,10 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 				l.Metrics.Refused(metrics.RefusedByAccept)
 			}
 			pause(ctx, acceptPause)
+			_ = timed.SetDeadline(time.Time{}) // whoever served ln before may have set one late
+			if ctx.Err() != nil {
+				return nil
+			}
 		default:
 			return err
 		}
