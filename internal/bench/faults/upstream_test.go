@@ -25,6 +25,9 @@ func join(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
+	if raceEnabled {
+		t.Skip("the race detector makes the proxy too slow for its timeouts; internal/proxy has the same paths")
+	}
 	if !long() {
 		t.Parallel()
 	}
