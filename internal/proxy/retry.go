@@ -56,12 +56,14 @@ func (x *session) retry(ctx context.Context, f *fault.Fault, why upstream.Condit
 		return false
 	}
 	now := time.Now()
-	pause, ok := x.pauseBefore(now, f, why)
+	other := u.Other(now, &e.tried)
+	pause, ok := x.pauseBefore(now, f, why, other)
 	// What fails often is not asked more often for that.
 	if !ok || now.Add(pause).Sub(e.start) >= u.Timeout().Request || u.Breaker().State() == breaker.Open {
 		return false
 	}
-	if !u.Budget().Retry(now) {
+	// Of a request for which there was no connection, nothing was sent. Another address gets it once, and no upstream more.
+	if elsewhere := other && why == upstream.OnConnect; !elsewhere && !u.Budget().Retry(now) {
 		u.Metrics().RetryDenied()
 		return false
 	}
@@ -125,10 +127,10 @@ func field(fields []http1.Field, name string) []byte {
 
 // pauseBefore is how long to wait before another try. There is no reason to wait for an endpoint that was not tried, nor
 // where a kept connection turned out to be dead.
-func (x *session) pauseBefore(now time.Time, f *fault.Fault, why upstream.Condition) (pause time.Duration, ok bool) {
+func (x *session) pauseBefore(now time.Time, f *fault.Fault, why upstream.Condition, other bool) (pause time.Duration, ok bool) {
 	e, u := &x.work.exchange, x.work.exchange.route.Upstream
 	switch {
-	case u.Other(now, &e.tried):
+	case other:
 		return 0, true
 	case why == upstream.OnConnect && lasting(f):
 		return 0, false

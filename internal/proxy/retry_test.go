@@ -250,6 +250,14 @@ func TestRetryOnAnotherEndpoint(t *testing.T) {
 			}
 		})
 	}
+	t.Run("without a budget", func(t *testing.T) { // as with names that lead to two addresses, of which one is used
+		u := &tries{each: []func(*demo.Conn){says(200)}}
+		k := start(t, setup{upstream: u.options()})
+		k.fleet("retry.budget = 0\npool.max_idle = 0", nobody(k), k.upstream.Addr())
+		for range 10 {
+			k.dial().send(post("/", "whole")).answer().ok(k)
+		}
+	})
 	t.Run("an address that does not answer", func(t *testing.T) {
 		u := &tries{each: []func(*demo.Conn){says(200)}}
 		k := start(t, setup{upstream: u.options()})
