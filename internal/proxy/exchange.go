@@ -314,11 +314,7 @@ func (x *session) rateKey(r *snapshot.Rate) []byte {
 	case snapshot.RateUnit:
 		return x.party.Unit
 	case snapshot.RateHeader:
-		for i := range x.work.req.Fields {
-			if f := &x.work.req.Fields[i]; strings.EqualFold(string(f.Name), r.Header) {
-				return f.Value
-			}
-		}
+		return field(x.work.req.Fields, r.Header)
 	case snapshot.RateAll:
 	}
 	return nil
