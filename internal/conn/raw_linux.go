@@ -12,7 +12,7 @@ import (
 // descriptors says that readNow and its like work here.
 const descriptors = true
 
-// readNow reads from a non-blocking descriptor that the caller holds.
+// readNow reads from a non-blocking socket that the caller holds.
 func readNow(fd uintptr, b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
@@ -33,14 +33,14 @@ func readNow(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-// writeNow writes what the kernel takes, to a non-blocking descriptor that the caller holds. A broken connection is
-// EPIPE: the runtime ignores SIGPIPE for every descriptor but stdout and stderr.
+// writeNow writes what the kernel takes, to a non-blocking socket that the caller holds. A broken connection is EPIPE. It is
+// send(2), as recv(2) is what reads: write(2) and read(2) do the same, but first look for what only files have.
 func writeNow(fd uintptr, b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
 	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
 		switch {
 		case errno == syscall.EINTR:
 		case errno == syscall.EAGAIN:
