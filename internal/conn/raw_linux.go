@@ -53,6 +53,12 @@ func writeNow(fd uintptr, b []byte) (int, error) {
 	}
 }
 
+// setLowWater sets how many bytes make a descriptor that the caller holds readable, as far as its protocol knows of such a
+// thing: TCP does. The kernel takes less when its buffer could not hold them.
+func setLowWater(fd uintptr, n int) {
+	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n)
+}
+
 // hungUp looks whether the peer of a descriptor that the caller holds has closed its side.
 func hungUp(fd uintptr) bool {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}

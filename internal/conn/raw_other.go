@@ -12,3 +12,4 @@ const (
 func readNow(uintptr, []byte) (int, error)  { return 0, ErrWouldBlock }
 func writeNow(uintptr, []byte) (int, error) { return 0, ErrWouldBlock }
 func hungUp(uintptr) bool                   { return false }
+func setLowWater(uintptr, int)              {}

@@ -3,6 +3,7 @@ package conn
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"sync/atomic"
@@ -57,6 +58,7 @@ type Socket struct {
 		call func(uintptr)
 	}
 
+	mark  mark
 	calls Calls
 }
 
@@ -85,6 +87,7 @@ func newSocket(c net.Conn, raw bool) *Socket {
 	s.write.call = s.writeStep
 	s.now.call = s.nowStep
 	s.look.call = s.lookStep
+	s.mark.call, s.mark.again = s.markStep, math.MaxInt64
 	return s
 }
 
@@ -183,6 +186,9 @@ func (s *Socket) SendReceive(out, in []byte) (int, error) {
 	if s.raw == nil {
 		return s.sendReceive(out, in)
 	}
+	if s.mark.set {
+		s.boundWait()
+	}
 	r := &s.read
 	r.out, r.in, r.n, r.wrote, r.sent, r.err = out, in, 0, 0, nil, nil
 	for {
@@ -249,12 +255,18 @@ func (s *Socket) sendReceive(out, in []byte) (int, error) {
 	}
 }
 
-// spurious tells a wait that Nudge ended from others, and makes waits possible again.
+// spurious tells a wait that Nudge or boundWait ended from others, and makes waits possible again, for the first byte.
 func (s *Socket) spurious(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) && s.rearm()
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	if s.mark.set {
+		s.missed()
+	}
+	return s.rearm()
 }
 
-// rearm takes the deadline of a Nudge back, and reports whether waits are possible again. An Interrupt may have set one
+// rearm takes the deadline of a Nudge or of boundWait back, and reports whether waits are possible again. An Interrupt may have set one
 // in the same moment; then it stays set, as it is for later waits, too.
 func (s *Socket) rearm() bool {
 	if s.interrupted.Load() {

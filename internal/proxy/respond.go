@@ -164,6 +164,10 @@ func (x *session) more(want int64) *fault.Fault {
 		x.buffers.Put(w.up)
 		w.up = x.buffers.Small()
 	}
+	if len(w.up.B) < conn.LargeBuffer {
+		want = 0 // whatever comes fills it
+	}
+	e.conn.Expect(want)
 	w.ur, w.uw = 0, 0
 	n, err := e.conn.Read(w.up.B)
 	if n > 0 && len(w.up.B) >= conn.LargeBuffer {

@@ -57,6 +57,9 @@ func (c *Conn) Unsent() bool { return c.wire.Sent() == c.mark }
 // send it a little later.
 func (c *Conn) Doubt() { c.doubted = true }
 
+// Expect tells that the upstream has at least left bytes more to send; see conn.Socket.Expect.
+func (c *Conn) Expect(left int64) { c.socket.Expect(left) }
+
 // Ready reports whether Read would return something at once that was read ahead.
 func (c *Conn) Ready() bool { return c.wire.Ready() }
 
