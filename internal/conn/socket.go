@@ -266,8 +266,8 @@ func (s *Socket) spurious(err error) bool {
 	return s.rearm()
 }
 
-// rearm takes the deadline of a Nudge or of boundWait back, and reports whether waits are possible again. An Interrupt may have set one
-// in the same moment; then it stays set, as it is for later waits, too.
+// rearm takes the deadline of a Nudge or of boundWait back, and reports whether waits are possible again. An Interrupt may
+// have set one in the same moment; then it stays set, as it is for later waits, too.
 func (s *Socket) rearm() bool {
 	if s.interrupted.Load() {
 		_ = s.net.SetReadDeadline(past())

@@ -71,6 +71,7 @@ const (
 
 type knownName struct {
 	name   string // in lower case
+	usual  string // as most programs write it
 	id     ID
 	traits trait
 	next   uint8 // index of the next name with the same hash, 0 at the end
@@ -172,11 +173,22 @@ var known, heads = func() (names [80]knownName, heads [256]uint8) {
 	}
 	for i, k := range all {
 		h := hash([]byte(k.name))
-		k.next, heads[h] = heads[h], uint8(i+1)
+		k.usual, k.next, heads[h] = capitals(k.name), heads[h], uint8(i+1)
 		names[i+1] = k
 	}
 	return names, heads
 }()
+
+// capitals begins each part of a name with one.
+func capitals(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		if (i == 0 || b[i-1] == '-') && 'a' <= c && c <= 'z' {
+			b[i] = c - 'a' + 'A'
+		}
+	}
+	return string(b)
+}
 
 // hash is over length, first, middle and last byte, in the folded form that lookup compares.
 func hash(name []byte) uint8 {
@@ -196,6 +208,9 @@ func lookup(name []byte) (ID, trait) {
 	}
 	for i := heads[hash(name)]; i != 0; i = known[i].next {
 		k := &known[i]
+		if string(name) == k.usual || string(name) == k.name {
+			return k.id, k.traits
+		}
 		if len(k.name) == len(name) && foldedPrefix(name, k.name) {
 			switch {
 			case !respelt(name):
