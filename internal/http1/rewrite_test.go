@@ -244,8 +244,10 @@ func TestIdentify(t *testing.T) {
 		if k.name == "" {
 			continue
 		}
-		if got := Identify([]byte(strings.ToUpper(k.name))); got != k.id {
-			t.Errorf("Identify(%q) = %d, want %d", strings.ToUpper(k.name), got, k.id)
+		for _, name := range []string{k.name, k.usual, strings.ToUpper(k.name)} {
+			if got := Identify([]byte(name)); got != k.id {
+				t.Errorf("Identify(%q) = %d, want %d", name, got, k.id)
+			}
 		}
 	}
 	if idCount > 64 {
