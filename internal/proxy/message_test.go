@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/demo"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
@@ -376,5 +377,21 @@ func TestUploadsKeepTheConnections(t *testing.T) {
 	}
 	if n := k.upstream.Stats().Connections; n != 1 {
 		t.Errorf("%d connections to the upstream, want 1", n)
+	}
+}
+
+// The goroutine that sent the last of a request's body may have to wait for a CPU before it can say so. A response that is
+// faster does not take the caller's connection for that.
+func TestAResponseWaitsForWhoSentTheLastPiece(t *testing.T) {
+	k := start(t, setup{})
+	k.dial().send(get("/")).answer().ok(k)
+	u := &upload{conn: k.kept(), done: make(chan struct{})}
+	u.spent.Store(true)
+	time.AfterFunc(3*lastPiece, func() {
+		u.ended.Store(true)
+		close(u.done)
+	})
+	if !u.settled() {
+		t.Error("the upload, which only wants a CPU, was given up")
 	}
 }

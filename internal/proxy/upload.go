@@ -54,21 +54,28 @@ func (x *session) startUpload(t *upstream.Timeout) *upload {
 // complete reports whether the whole body was sent.
 func (u *upload) complete() bool { return u.ended.Load() }
 
-// lastPiece is how long a response waits for the last piece of its request to be sent.
+// lastPiece is how long a response waits for an upstream to take the last piece of its request.
 const lastPiece = 50 * time.Millisecond
 
 // settled is complete, asked when the response is there. It may be faster than the goroutine that has just sent what it
-// answers, and then that one is waited for: otherwise the caller would lose its connection for nothing.
+// answers, and then that one is waited for, however busy the machine is: otherwise the caller would lose its connection for
+// nothing. It is not waited for while the upstream does not read.
 func (u *upload) settled() bool {
-	if u.spent.Load() && !u.complete() {
-		t := time.NewTimer(lastPiece)
-		defer t.Stop()
+	if !u.spent.Load() || u.complete() {
+		return u.complete()
+	}
+	t := time.NewTicker(lastPiece)
+	defer t.Stop()
+	for {
 		select {
 		case <-u.done:
+			return u.complete()
 		case <-t.C:
+			if u.conn.WriteBlocked() {
+				return u.complete()
+			}
 		}
 	}
-	return u.complete()
 }
 
 // stop ends the upload, if it has not ended yet, and waits for that. What it read beyond the body goes back to the
