@@ -210,7 +210,8 @@ func faults() []fault {
 				e.mute.Store(true)
 				e.cut()
 			},
-			answers: []string{tlsTimeout, connectTimeout, answerReset},
+			// A connection that comes about when that is over leaves its try little time for a response.
+			answers: []string{tlsTimeout, connectTimeout, responseTimeout, answerReset},
 			hidden:  safe,
 			timed:   true,
 		},
