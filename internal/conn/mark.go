@@ -30,7 +30,6 @@ type mark struct {
 	until time.Time // the read deadline that bounds waits while it is set
 	left  int64     // what Expect said last
 	again int64     // after a wait that took too long: it is not set before so little is left
-	level int       // what call sets
 	call  func(uintptr)
 }
 
@@ -42,12 +41,11 @@ func (s *Socket) Expect(left int64) {
 	m.left = left
 	switch much := left >= muchLeft; {
 	case much && !m.set && left <= m.again && s.raw != nil:
-		m.set, m.until = true, time.Time{}
-		s.setMark(lowWater)
+		m.until = time.Time{}
+		s.setMark(true)
 	case !much:
 		if m.set {
-			m.set = false
-			s.setMark(1)
+			s.setMark(false)
 			s.rearm()
 		}
 		m.again = math.MaxInt64
@@ -56,17 +54,22 @@ func (s *Socket) Expect(left int64) {
 
 // missed tells that a wait was too long.
 func (s *Socket) missed() {
-	m := &s.mark
-	m.set, m.again = false, m.left-missedFor
-	s.setMark(1)
+	s.mark.again = s.mark.left - missedFor
+	s.setMark(false)
 }
 
-func (s *Socket) setMark(level int) {
-	s.mark.level = level
+func (s *Socket) setMark(on bool) {
+	s.mark.set = on
 	_ = s.raw.Control(s.mark.call)
 }
 
-func (s *Socket) markStep(fd uintptr) { setLowWater(fd, s.mark.level) }
+func (s *Socket) markStep(fd uintptr) {
+	if s.mark.set {
+		setLowWater(fd, lowWater)
+	} else {
+		setLowWater(fd, 1)
+	}
+}
 
 // boundWait sees to it that a wait that begins now ends in time, with what there is then: after half of lowWaterWait at the
 // least. For most waits there is nothing to do.

@@ -31,7 +31,7 @@ func lowWaterOf(t *testing.T, s *Socket) (n int) {
 func marked(t *testing.T, claim func(t *testing.T, s *Socket, peer net.Conn)) {
 	t.Helper()
 	if !rawByDefault {
-		t.Skip("under the race detector no connection has a mark")
+		t.Skip("where connections go through net.Conn, as under the race detector, there is no mark")
 	}
 	ours, theirs := tcpPair(t)
 	t.Cleanup(func() {
