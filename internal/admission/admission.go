@@ -23,14 +23,13 @@ func NewBucket(perSecond float64, burst int) *Bucket {
 	return b
 }
 
-// Admit takes a token. When there is none it takes nothing and returns the time
-// after which one will be there, provided that nobody else comes for it.
-func (b *Bucket) Admit() (retryAfter time.Duration, ok bool) {
+// Admit takes a token at now. When there is none it takes nothing and returns the
+// time after which one will be there, provided that nobody else comes for it.
+func (b *Bucket) Admit(now time.Time) (retryAfter time.Duration, ok bool) {
 	l := b.limiter.Load()
 	if l == nil {
 		return 0, true
 	}
-	now := time.Now()
 	if l.AllowN(now, 1) {
 		return 0, true
 	}

@@ -44,7 +44,7 @@ func marked(t *testing.T, claim func(t *testing.T, s *Socket, peer net.Conn)) {
 // ask begins a wait for an answer, and returns when that has begun: a byte arrived at the peer before.
 func ask(t *testing.T, s *Socket, peer net.Conn, in []byte) <-chan result {
 	t.Helper()
-	got := begin(func() (int, error) { return s.SendReceive([]byte("?"), in) })
+	got := begin(func() (int, error) { return s.sendReceive([]byte("?"), &lent{in: in}) })
 	if _, err := io.ReadFull(peer, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}

@@ -34,12 +34,13 @@ type Socket struct {
 		call func(uintptr) bool
 	}
 	read struct {
-		out, in []byte
-		n       int
-		wrote   int   // bytes of out that left
-		sent    error // why out could not be sent
-		err     error
-		call    func(uintptr) bool
+		out    []byte // what is still to be sent
+		in     []byte // where to put what comes; nil before that is known
+		talker talker
+		n      int
+		sent   error // why out could not be sent
+		err    error
+		call   func(uintptr) bool
 	}
 	write struct {
 		out  []byte
@@ -109,7 +110,7 @@ func (s *Socket) SyscallConn() (syscall.RawConn, error) {
 // it at once: bytes that came before Run do not announce themselves again. For the same reason step reads until a read
 // comes back short or with ErrWouldBlock before it returns false.
 //
-// step reads with TryRead and may Write. It must not call Run, Read or SendReceive on this Socket.
+// step reads with TryRead and may Write. It must not call Run or Read on this Socket.
 func (s *Socket) Run(step func() (done bool)) error {
 	if s.raw == nil {
 		for !step() {
@@ -175,22 +176,44 @@ func (s *Socket) readBriefly(b []byte) (int, error) {
 }
 
 // Read waits for bytes and reads them.
-func (s *Socket) Read(b []byte) (int, error) { return s.SendReceive(nil, b) }
+func (s *Socket) Read(b []byte) (int, error) { return s.receive(b, nil) }
 
-// SendReceive writes out, if there is any, and waits for bytes of the peer. It is meant for a peer that has nothing to
+// talker is whose bytes sendReceive moves. It is called before that returns, by its goroutine.
+type talker interface {
+	// wrote tells that the memory of what was to be sent is not needed any more, n bytes of which left.
+	wrote(n int)
+
+	// room is where to put what the peer sent. Where the Socket makes raw system calls, it is asked for when there may be
+	// something, and unused tells that there was nothing: so nobody needs memory while he waits.
+	room() []byte
+	unused()
+}
+
+// sendReceive writes out, if there is any, and waits for bytes of the peer. It is meant for a peer that has nothing to
 // say until it saw out: then the wait needs no read that finds nothing.
 //
 // When out cannot be written whole, what the peer sent before it hung up is still read: a reason may be in it.
 // Otherwise the error is that of the write.
-func (s *Socket) SendReceive(out, in []byte) (int, error) {
+func (s *Socket) sendReceive(out []byte, t talker) (int, error) {
+	r := &s.read
+	r.out, r.talker = out, t
+	n, err := s.receive(nil, t)
+	if len(r.out) > 0 { // the wait was over before it began
+		t.wrote(0)
+	}
+	r.out, r.talker = nil, nil
+	return n, err
+}
+
+func (s *Socket) receive(in []byte, t talker) (int, error) {
 	if s.raw == nil {
-		return s.sendReceive(out, in)
+		return s.receiveByNet(in, t)
 	}
 	if s.mark.set {
 		s.boundWait()
 	}
 	r := &s.read
-	r.out, r.in, r.n, r.wrote, r.sent, r.err = out, in, 0, 0, nil, nil
+	r.in, r.n, r.sent, r.err = in, 0, nil, nil
 	for {
 		err := s.raw.Read(r.call)
 		if err == nil {
@@ -201,44 +224,58 @@ func (s *Socket) SendReceive(out, in []byte) (int, error) {
 			break
 		}
 	}
-	r.out, r.in = nil, nil
+	r.in = nil
 	if r.err != nil && r.sent != nil {
 		return r.n, r.sent
 	}
 	return r.n, r.err
 }
 
-// wrote counts the bytes of out that left in the last SendReceive.
-func (s *Socket) wrote() int { return s.read.wrote }
-
 func (s *Socket) readStep(fd uintptr) bool {
 	r := &s.read
 	if len(r.out) > 0 {
 		n, err := s.writeNow(fd, r.out)
 		whole := n == len(r.out)
-		r.wrote = n
 		if rest := r.out[n:]; !whole && (err == nil || errors.Is(err, ErrWouldBlock)) {
-			n, err = s.Write(rest)
-			r.wrote += n
+			var m int
+			m, err = s.Write(rest)
+			n += m
 		}
 		r.out = nil
+		r.talker.wrote(n)
 		if whole {
 			// The poller's readiness was reset before this write, so whatever answers it will be announced.
 			return false
 		}
 		r.sent = err
 	}
+	if r.in == nil {
+		r.in = r.talker.room()
+	}
 	r.n, r.err = s.readNow(fd, r.in)
-	return !errors.Is(r.err, ErrWouldBlock) || r.sent != nil
+	if !errors.Is(r.err, ErrWouldBlock) || r.sent != nil {
+		return true
+	}
+	if r.talker != nil {
+		r.in = nil
+		r.talker.unused()
+	}
+	return false
 }
 
-func (s *Socket) sendReceive(out, in []byte) (int, error) {
+func (s *Socket) receiveByNet(in []byte, t talker) (int, error) {
 	var sent error
-	s.read.wrote = 0
-	if len(out) > 0 {
-		if s.read.wrote, sent = s.Write(out); sent != nil {
+	if out := s.read.out; len(out) > 0 {
+		var n int
+		n, sent = s.Write(out)
+		s.read.out = nil
+		t.wrote(n)
+		if sent != nil {
 			_ = s.net.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		}
+	}
+	if in == nil {
+		in = t.room()
 	}
 	for {
 		n, err := s.net.Read(in)

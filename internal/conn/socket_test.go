@@ -167,7 +167,7 @@ func TestReadReturnsTheEnd(t *testing.T) {
 func TestInterruptEndsWaits(t *testing.T) {
 	waits := map[string]func(s *Socket) (int, error){
 		"Read":        func(s *Socket) (int, error) { return s.Read(make([]byte, 8)) },
-		"SendReceive": func(s *Socket) (int, error) { return s.SendReceive([]byte("x"), make([]byte, 8)) },
+		"SendReceive": func(s *Socket) (int, error) { return s.sendReceive([]byte("x"), &lent{in: make([]byte, 8)}) },
 		"Run": func(s *Socket) (int, error) {
 			var last error
 			err := s.Run(func() bool {

@@ -24,6 +24,8 @@ type Wire struct {
 	left int     // bytes of the current record that Read has not returned, its header included
 	full bool    // the last read filled in: there is more than it holds
 
+	failed error // what the next fill returns
+
 	instant bool // Read returns ErrWouldBlock rather than wait
 	apart   bool // another goroutine writes: Read does not flush
 
@@ -65,54 +67,91 @@ func (w *Wire) Read(b []byte) (int, error) {
 	}
 }
 
+// Await waits until there is something for Read, as Read does, so that whoever calls it needs no memory before.
+func (w *Wire) Await() {
+	if w.w == w.r && w.failed == nil {
+		w.failed = w.fill()
+	}
+}
+
 // fill reads ahead, sending first what was held back.
 func (w *Wire) fill() error {
+	if err := w.failed; err != nil {
+		w.failed = nil
+		return err
+	}
 	switch {
 	case w.in == nil:
-		w.in = w.buffers.Small()
-		w.r, w.w = 0, 0
 	case w.r == w.w:
 		w.r, w.w = 0, 0
-		w.fit()
+		w.grow()
 	case w.r > 0:
 		// Less than a header, or the end of a record that did not fit: little to move.
 		w.w = copy(w.in.B, w.in.B[w.r:w.w])
 		w.r = 0
 	}
-	room := w.in.B[w.w:]
 	var (
 		n   int
 		err error
 	)
 	switch {
 	case w.instant:
-		n, err = w.socket.ReadNow(room)
-	case w.apart || w.n == 0:
-		n, err = w.socket.Read(room)
+		n, err = w.socket.ReadNow(w.room())
+	case w.apart:
+		n, err = w.socket.sendReceive(nil, w)
 	default:
-		n, err = w.socket.SendReceive(w.out.B[:w.n], room)
-		w.sent += uint64(w.socket.wrote())
-		w.dropOut()
+		n, err = w.socket.sendReceive(w.held(), w)
 	}
 	w.w += n
-	w.full = n == len(room)
+	w.full = w.in != nil && w.w == len(w.in.B)
 	if n > 0 {
 		return nil
 	}
 	return err
 }
 
-// fit gives the empty buffer in the size that is called for.
-func (w *Wire) fit() {
-	switch isLarge := len(w.in.B) >= LargeBuffer; {
-	case w.full && !isLarge:
+// held is what is held back. It belongs to whoever writes.
+func (w *Wire) held() []byte {
+	if w.out == nil {
+		return nil
+	}
+	return w.out.B[:w.n]
+}
+
+// wrote implements talker: what was held back has left, as far as it could.
+func (w *Wire) wrote(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent += uint64(n)
+	w.n = 0
+	w.buffers.Put(w.out)
+	w.out = nil
+}
+
+// room implements talker: it is behind what was read ahead.
+func (w *Wire) room() []byte {
+	if w.in == nil {
+		w.in = w.buffers.Small()
+		w.r, w.w = 0, 0
+	}
+	return w.in.B[w.w:]
+}
+
+// unused implements talker: an empty buffer is not kept, unless much came last and there are enough of them.
+func (w *Wire) unused() {
+	if w.w == 0 && (len(w.in.B) < LargeBuffer || w.buffers.Scarce()) {
+		w.buffers.Put(w.in)
+		w.in = nil
+	}
+}
+
+// grow makes the empty buffer a large one where a small one was too small.
+func (w *Wire) grow() {
+	if w.full && len(w.in.B) < LargeBuffer {
 		if large := w.buffers.Large(); large != nil {
 			w.buffers.Put(w.in)
 			w.in = large
 		}
-	case isLarge && w.buffers.Scarce():
-		w.buffers.Put(w.in)
-		w.in = w.buffers.Small()
 	}
 }
 
@@ -194,12 +233,6 @@ func (w *Wire) flush() error {
 
 // Sent counts the bytes that left since the beginning. Nobody writes meanwhile.
 func (w *Wire) Sent() uint64 { return w.sent }
-
-func (w *Wire) dropOut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.n = 0
-}
 
 // Rest gives memory back while the connection has nothing to do, or is closed. Nobody reads or writes meanwhile.
 func (w *Wire) Rest() {

@@ -17,6 +17,7 @@ type Head struct {
 	pos     int    // where in it the unfinished line begins
 	seen    int    // up to here that line has no LF
 	started bool   // the first line is parsed
+	used    bool   // there is something to reset
 
 	has      uint64 // bit of every ID among Fields
 	listed   uint8  // the Connection options with a meaning of their own
@@ -31,10 +32,14 @@ const (
 	optionUpgrade
 )
 
-// storage is an empty Head with the capacities of h.
-func (h *Head) storage() Head {
-	return Head{Fields: h.Fields[:0], options: h.options[:0], upgrades: h.upgrades[:0]}
+// storage is the memory that a Head has for others.
+type storage struct {
+	fields            []Field
+	options, upgrades []byte
 }
+
+func (h *Head) take() storage  { return storage{h.Fields[:0], h.options[:0], h.upgrades[:0]} }
+func (h *Head) give(s storage) { h.Fields, h.options, h.upgrades = s.fields, s.options, s.upgrades }
 
 // Get returns the value of the first field that has the given ID.
 func (h *Head) Get(id ID) (value []byte, ok bool) {

@@ -28,9 +28,12 @@ const maxMethod = 32
 
 // Reset makes r ready for another message.
 func (r *Request) Reset() {
-	storage := r.storage()
+	if !r.used {
+		return
+	}
+	s := r.take()
 	*r = Request{}
-	r.Head = storage
+	r.give(s)
 }
 
 // Parse reads a request's head from the beginning of b and returns its length, the empty line
@@ -40,6 +43,7 @@ func (r *Request) Reset() {
 //
 // One empty line before the request is skipped and counted (RFC 9112 section 2.2). l may be nil.
 func (r *Request) Parse(b []byte, l *Limits) (n int, err error) {
+	r.used = true
 	limits := l.orDefault()
 	n, bad := r.parse(b, &limits)
 	if bad != sound {

@@ -16,9 +16,18 @@ type Response struct {
 
 // Reset makes r ready for another message.
 func (r *Response) Reset() {
-	storage := r.storage()
+	if !r.used {
+		return
+	}
+	s := r.take()
 	*r = Response{}
-	r.Head = storage
+	r.give(s)
+}
+
+// Release lets go of the buffer that was given to Parse: fields and reason are gone, everything else stays.
+func (r *Response) Release() {
+	clear(r.Fields)
+	r.Fields, r.Reason = r.Fields[:0], nil
 }
 
 // Interim reports whether another response to the same request follows: 1xx but 101.
@@ -30,6 +39,7 @@ func (r *Response) Interim() bool { return r.Status < 200 && r.Status != 101 }
 // Responses to HEAD and those with 1xx, 204 or 304 have no body, whatever their fields say. A 204 that announces one all
 // the same sets Close; a 1xx that does is Malformed, as what follows it might be taken for the final response.
 func (r *Response) Parse(b []byte, head bool, l *Limits) (n int, err error) {
+	r.used = true
 	limits := l.orDefault()
 	n, bad := r.parse(b, head, &limits)
 	if bad != sound {

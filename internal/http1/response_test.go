@@ -343,3 +343,19 @@ func TestAppendDate(t *testing.T) {
 		t.Errorf("AppendDate = %s, want %s", got, want)
 	}
 }
+
+// What a response that was passed on lets go of is the buffer alone: how its body is framed must still be known.
+func TestReleaseKeepsTheFraming(t *testing.T) {
+	head := lines("HTTP/1.1 200 OK", "Content-Length: 5", "Connection: close, x-a", "X-A: 1", "Keep-Alive: timeout=7")
+	var r Response
+	if _, err := r.Parse([]byte(head), false, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.Release()
+	if len(r.Fields) != 0 || r.Reason != nil {
+		t.Errorf("Fields = %v, Reason = %q after Release", r.Fields, r.Reason)
+	}
+	if r.Status != 200 || r.Framing != Length || r.ContentLength != 5 || !r.Close || r.KeepAliveTimeout != 7 || !r.nominates([]byte("X-A")) {
+		t.Errorf("Release changed what is known of the message: %+v", r)
+	}
+}

@@ -20,10 +20,11 @@ func (k *kit) kept() *upstream.Conn {
 		k.Fatal(f)
 	}
 	defer try.End(time.Now(), upstream.Abandoned)
-	c := try.Endpoint.Take(time.Now())
-	if c == nil {
-		k.Fatal("the pool is empty")
-	}
+	var c *upstream.Conn
+	k.until("a connection is kept", func() bool { // a caller has the answer a little before that
+		c = try.Endpoint.Take(time.Now())
+		return c != nil
+	})
 	c.Keep(time.Now(), -1)
 	return c
 }

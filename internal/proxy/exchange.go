@@ -60,14 +60,15 @@ type exchange struct {
 func (x *session) begin(ctx context.Context, n int) {
 	w := x.work
 	e := &w.exchange
-	*e = exchange{start: time.Now(), body: w.r + n, last: e.last}
+	last := e.last || w.req.Close
+	*e = exchange{}
+	e.start, e.body, e.last = x.server.time(), w.r+n, last
 	x.refresh()
 	if x.probe {
 		x.answerProbe()
 		return
 	}
 	r := &w.req
-	e.last = e.last || r.Close
 	switch r.Framing {
 	case http1.NoBody:
 		e.whole, e.end = true, e.body
@@ -288,7 +289,7 @@ func (x *session) rate(r *snapshot.Rate) *fault.Fault {
 	if r == nil {
 		return nil
 	}
-	wait, ok := r.Admit(x.rateKey(r))
+	wait, ok := r.Admit(x.work.exchange.start, x.rateKey(r))
 	if ok {
 		return nil
 	}
@@ -365,7 +366,7 @@ func (x *session) finish() {
 	x.leaveGate()
 	now := e.over
 	if now.IsZero() {
-		now = time.Now()
+		now = x.server.time()
 	}
 	outcome := e.outcome()
 	x.leaveEndpoint(now, outcome)
@@ -394,7 +395,6 @@ func (x *session) finish() {
 			w.r, w.w = 0, 0
 		}
 	}
-	*e = exchange{}
 	x.rest()
 }
 

@@ -129,9 +129,7 @@ func (x *session) dial(ctx context.Context) (c *upstream.Conn, err error) {
 func (x *session) send() *upload {
 	w := x.work
 	e, r := &w.exchange, &w.req
-	if w.out == nil {
-		w.out = x.buffers.Small()
-	}
+	defer x.putOut() // who waits needs no more of it
 	rewrite := e.route.Request
 	if rewrite.Forwarded == http1.ForwardedAdd {
 		if x.forwarded == nil {
@@ -145,7 +143,8 @@ func (x *session) send() *upload {
 	if rewrite.Host == "" && len(r.Host) == 0 {
 		rewrite.Host = e.conn.Endpoint().ServerName() // HTTP/1.0 has none to preserve
 	}
-	w.out.B = r.Append(w.out.B[:0], &rewrite)
+	out := x.takeOut()
+	out.B = r.Append(out.B, &rewrite)
 	t := e.route.Upstream.Timeout()
 	if e.whole {
 		if t.ResponseHeader < t.Request || e.tryEnds != 0 {
@@ -194,10 +193,6 @@ var errUnanswered = &fault.Fault{Token: fault.ResponseReset, Status: fault.Respo
 // receive reads the head of the final response, and passes on those that come before it.
 func (x *session) receive(up *upload) *fault.Fault {
 	w := x.work
-	e := &w.exchange
-	if w.up == nil {
-		w.up = x.buffers.Small()
-	}
 	for interim := 0; ; {
 		if f := x.receiveHead(interim == 0); f != nil {
 			return f
@@ -209,19 +204,28 @@ func (x *session) receive(up *upload) *fault.Fault {
 			return fault.New(fault.ResponseMalformed, errors.New("too many interim responses")).
 				WithDetail("The upstream sent more than 16 interim responses (1xx) to one request.")
 		}
-		if w.req.Minor > 0 {
-			rewrite := e.route.Response
-			rewrite.CallerMinor = w.req.Minor
-			w.out.B = w.resp.Append(w.out.B[:0], &rewrite)
-			e.begun = true
-			if f := x.pass(w.out.B); f != nil {
-				return f
-			}
-			if up != nil && w.resp.Status == 100 {
-				up.invited()
-			}
+		if w.req.Minor == 0 {
+			continue
+		}
+		if f := x.passInterim(); f != nil {
+			return f
+		}
+		if up != nil && w.resp.Status == 100 {
+			up.invited()
 		}
 	}
+}
+
+// passInterim passes an interim response on.
+func (x *session) passInterim() *fault.Fault {
+	w := x.work
+	rewrite := w.exchange.route.Response
+	rewrite.CallerMinor = w.req.Minor
+	out := x.takeOut()
+	defer x.putOut()
+	out.B = w.resp.Append(out.B, &rewrite)
+	w.exchange.begun = true
+	return x.pass(out.B)
 }
 
 // receiveHead reads until the head of a response is parsed, the first one to this request or one after others.
@@ -241,28 +245,38 @@ func (x *session) receiveHead(first bool) *fault.Fault {
 				return nil
 			}
 		}
+		if w.up == nil {
+			e.conn.Await()
+			w.up = x.buffers.Small()
+		}
 		w.makeUpRoom(x.buffers, x.snap.Limits.HTTP.MaxHead)
 		n, err := e.conn.Read(w.up.B[w.uw:])
 		w.uw += n
 		if n > 0 {
 			continue
 		}
-		if why := x.reason(); why.cancelled() {
-			f := why.fault()
-			if t := e.route.Upstream; why == cancelHeader && e.tryEnds != 0 && !e.streamed && t.Retry().TryTimeout < t.Timeout().ResponseHeader {
-				f = f.WithDetail("The upstream took the request but did not answer within retry.try_timeout.")
-			}
-			return f
-		}
-		ended := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if f := e.conn.Fault(fault.PhaseReceive, err); !ended && f.Token != fault.ResponseReset {
-			return f
-		}
-		if first && w.uw == w.ur {
-			return errUnanswered
-		}
-		return fault.New(fault.ResponseReset, err)
+		return x.headless(first && w.uw == w.ur, err)
 	}
+}
+
+// headless is why there is no head of a response where reading it ended in err, before a byte came or later.
+func (x *session) headless(unanswered bool, err error) *fault.Fault {
+	e := &x.work.exchange
+	if why := x.reason(); why.cancelled() {
+		f := why.fault()
+		if t := e.route.Upstream; why == cancelHeader && e.tryEnds != 0 && !e.streamed && t.Retry().TryTimeout < t.Timeout().ResponseHeader {
+			f = f.WithDetail("The upstream took the request but did not answer within retry.try_timeout.")
+		}
+		return f
+	}
+	ended := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	if f := e.conn.Fault(fault.PhaseReceive, err); !ended && f.Token != fault.ResponseReset {
+		return f
+	}
+	if unanswered {
+		return errUnanswered
+	}
+	return fault.New(fault.ResponseReset, err)
 }
 
 func badResponse(err error) *fault.Fault {
@@ -338,7 +352,7 @@ func (x *session) giveBack(keep bool, why metrics.CloseReason) {
 		if t := w.resp.KeepAliveTimeout; t >= 0 {
 			promise = time.Duration(t) * time.Second
 		}
-		e.over = time.Now()
+		e.over = x.server.time()
 		e.conn.Keep(e.over, promise)
 	} else {
 		e.conn.Close(why)

@@ -27,7 +27,8 @@ func (x *session) respond(up *upload) *fault.Fault {
 	rewrite.KeepAlive10 = w.req.KeepAliveToken && !e.last
 	rewrite.Host = w.req.Host
 	rewrite.Date = *x.server.date.Load()
-	w.out.B = r.Append(w.out.B[:0], &rewrite)
+	head := x.takeOut()
+	head.B = r.Append(head.B, &rewrite)
 	e.status, e.upstream, e.answered = r.Status, true, true
 
 	var f *fault.Fault
@@ -83,8 +84,9 @@ func (x *session) pass(b []byte) *fault.Fault {
 	return nil
 }
 
-// streaming enters the phase in which each part of the body gives the next one time to come.
+// streaming enters the phase in which each part of the body gives the next one time to come. The head has been passed on.
 func (x *session) streaming() *fault.Fault {
+	x.work.resp.Release()
 	x.shift.Lock()
 	defer x.shift.Unlock()
 	if !x.advance(phaseStream, x.after(x.work.exchange.route.Upstream.Timeout().Idle)) {
@@ -125,8 +127,7 @@ func (x *session) passLength() *fault.Fault {
 	if left == 0 {
 		return nil
 	}
-	x.buffers.Put(w.out) // pieces go from where they were read to
-	w.out = nil
+	x.putOut() // pieces go from where they were read to
 	if f := x.streaming(); f != nil {
 		return f
 	}
@@ -164,11 +165,16 @@ func (x *session) more(want int64) *fault.Fault {
 		x.buffers.Put(w.up)
 		w.up = x.buffers.Small()
 	}
-	if len(w.up.B) < conn.LargeBuffer {
-		want = 0 // whatever comes fills it
-	}
-	e.conn.Expect(want)
 	w.ur, w.uw = 0, 0
+	if len(w.up.B) >= conn.LargeBuffer {
+		e.conn.Expect(want)
+	} else {
+		e.conn.Expect(0) // whatever comes fills it
+		x.buffers.Put(w.up)
+		w.up = nil
+		e.conn.Await()
+		w.up = x.buffers.Small()
+	}
 	n, err := e.conn.Read(w.up.B)
 	if n > 0 && len(w.up.B) >= conn.LargeBuffer {
 		var m int
@@ -199,7 +205,7 @@ func (x *session) passDecoded(out http1.Framing) *fault.Fault {
 			piece, n, err := w.up.B[w.ur:w.uw], w.uw-w.ur, error(nil)
 			if chunked {
 				if piece, n, err = w.chunks.Next(piece, &x.snap.Limits.HTTP); err != nil {
-					_ = x.pass(w.out.B) // what came before was in order
+					_ = x.passOut() // what came before was in order
 					return badResponse(err)
 				}
 			}
@@ -214,13 +220,15 @@ func (x *session) passDecoded(out http1.Framing) *fault.Fault {
 		}
 		if chunked && w.chunks.Done() {
 			if out == http1.Chunked {
-				w.out.B = http1.AppendLastChunk(w.out.B, w.resp.KeepTrailers(w.chunks.Trailers(), e.route.Response.Edits))
+				last := x.open()
+				last.B = http1.AppendLastChunk(last.B, w.resp.KeepTrailers(w.chunks.Trailers(), e.route.Response.Edits))
 			}
-			return x.pass(w.out.B)
+			return x.passOut()
 		}
 		if f := x.passOut(); f != nil {
 			return f
 		}
+		x.emptied()
 		if !streaming {
 			streaming = true
 			if f := x.streaming(); f != nil {
@@ -231,7 +239,7 @@ func (x *session) passDecoded(out http1.Framing) *fault.Fault {
 		if f != nil && !chunked && errors.Is(f.Err, io.EOF) {
 			// The upstream said that this is the end, in TLS; anything else may have cut the body short.
 			if out == http1.Chunked {
-				return x.pass(http1.AppendLastChunk(w.out.B[:0], nil))
+				return x.pass(http1.AppendLastChunk(x.takeOut().B, nil))
 			}
 			return nil
 		}
@@ -248,6 +256,7 @@ func (x *session) gather(piece []byte, out http1.Framing) *fault.Fault {
 		return nil
 	}
 	w := x.work
+	x.open()
 	if len(w.out.B)+len(piece)+http1.ChunkFrame > cap(w.out.B) {
 		if f := x.passOut(); f != nil {
 			return f
@@ -279,14 +288,42 @@ func (x *session) gather(piece []byte, out http1.Framing) *fault.Fault {
 // passOut sends what is in out, which is empty then.
 func (x *session) passOut() *fault.Fault {
 	w := x.work
-	if len(w.out.B) == 0 {
+	if w.out == nil || len(w.out.B) == 0 {
 		return nil
 	}
 	f := x.pass(w.out.B)
-	if cap(w.out.B) >= conn.LargeBuffer && x.buffers.Scarce() {
-		x.buffers.Put(w.out)
+	w.out.B = w.out.B[:0]
+	return f
+}
+
+// emptied gives an empty out back before a wait, unless it is large and there are enough of those: then the next part will
+// be much, too.
+func (x *session) emptied() {
+	if w := x.work; w.out != nil && (cap(w.out.B) < conn.LargeBuffer || x.buffers.Scarce()) {
+		x.putOut()
+	}
+}
+
+// open returns out, with what is in it.
+func (x *session) open() *conn.Buffer {
+	if x.work.out == nil {
+		return x.takeOut()
+	}
+	return x.work.out
+}
+
+// takeOut returns an empty out.
+func (x *session) takeOut() *conn.Buffer {
+	w := x.work
+	if w.out == nil {
 		w.out = x.buffers.Small()
 	}
 	w.out.B = w.out.B[:0]
-	return f
+	return w.out
+}
+
+// putOut gives out back.
+func (x *session) putOut() {
+	x.buffers.Put(x.work.out)
+	x.work.out = nil
 }

@@ -21,10 +21,13 @@ func (x *session) upgrade() *fault.Fault {
 	e.status, e.upstream, e.answered, e.last = 101, true, true, true
 	rewrite := e.route.Response
 	rewrite.CallerMinor = w.req.Minor
-	w.out.B = append(r.Append(w.out.B[:0], &rewrite), w.up.B[w.ur:w.uw]...)
+	out := x.takeOut()
+	out.B = append(r.Append(out.B, &rewrite), w.up.B[w.ur:w.uw]...)
 	e.received = int64(w.uw - w.ur)
 	w.ur, w.uw = 0, 0
-	if f := x.pass(w.out.B); f != nil {
+	f := x.pass(out.B)
+	x.putOut()
+	if f != nil {
 		return f
 	}
 	if !x.advance(phaseTunnel, x.after(e.route.Upstream.Timeout().TunnelIdle)) {
@@ -35,7 +38,7 @@ func (x *session) upgrade() *fault.Fault {
 	t := &tunnel{x: x, in: x.buffers.AtLeast(len(early)), done: make(chan struct{})}
 	t.w = copy(t.in.B, early)
 	go t.carry()
-	f := x.fromUpstream()
+	f = x.fromUpstream()
 	if f != nil {
 		e.conn.Interrupt()
 		x.socket.Interrupt()

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // Several limits with one key are one series: two with the same labels would break the scrape.
@@ -39,7 +40,7 @@ func TestAdmissionCountsHaveTheStoreWhereThereIsOne(t *testing.T) {
 	if store == nil {
 		t.Fatal("there is no store")
 	}
-	if _, ok := snap.Limits.Rate.Admit(nil); !ok {
+	if _, ok := snap.Limits.Rate.Admit(time.Now(), nil); !ok {
 		t.Error("without its store, the limit refuses the first request")
 	}
 	if st := store(); !st.Away || st.Without != 1 {

@@ -37,10 +37,10 @@ type Rate struct {
 	burst     int
 }
 
-// Admit takes a token of the budget that key has; with RateAll, key does not matter. When there is none it takes nothing
+// Admit takes a token of the budget that key has, at now; with RateAll, key does not matter. When there is none it takes nothing
 // and returns a time after which to try again. It does not keep key. With a shared budget it may wait for the store, no
 // longer than that takes to count as away.
-func (r *Rate) Admit(key []byte) (retryAfter time.Duration, ok bool) {
+func (r *Rate) Admit(now time.Time, key []byte) (retryAfter time.Duration, ok bool) {
 	if r == nil {
 		return 0, true
 	}
@@ -55,7 +55,7 @@ func (r *Rate) Admit(key []byte) (retryAfter time.Duration, ok bool) {
 	case b.keys != nil:
 		return b.keys.Admit(key)
 	default:
-		return b.bucket.Admit()
+		return b.bucket.Admit(now)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 func spend(t *testing.T, r *Rate, key string, n int) {
 	t.Helper()
 	for i := range n {
-		if _, ok := r.Admit([]byte(key)); !ok {
+		if _, ok := r.Admit(time.Now(), []byte(key)); !ok {
 			t.Fatalf("%s: token %d of %d for %q was refused", r.Setting, i+1, n, key)
 		}
 	}
@@ -23,7 +23,7 @@ func spend(t *testing.T, r *Rate, key string, n int) {
 
 func refused(t *testing.T, r *Rate, key string) {
 	t.Helper()
-	if wait, ok := r.Admit([]byte(key)); ok || wait <= 0 {
+	if wait, ok := r.Admit(time.Now(), []byte(key)); ok || wait <= 0 {
 		t.Errorf("%s: Admit(%q) = %v, %v; want a refusal with a time", r.Setting, key, wait, ok)
 	}
 }
@@ -52,7 +52,7 @@ func TestRateIsCountedByItsKey(t *testing.T) {
 			}
 			spend(t, r, "a", 3)
 			refused(t, r, "a")
-			if _, ok := r.Admit([]byte("b")); ok != c.alsoOther {
+			if _, ok := r.Admit(time.Now(), []byte("b")); ok != c.alsoOther {
 				t.Errorf("Admit of another = %v, want %v", ok, c.alsoOther)
 			}
 			if used, _ := r.Keys(); used != c.keys {
@@ -105,7 +105,7 @@ func TestRoutesHaveRatesOfTheirOwn(t *testing.T) {
 
 func TestNoRateAdmitsEverything(t *testing.T) {
 	var r *Rate
-	if wait, ok := r.Admit(nil); wait != 0 || !ok {
+	if wait, ok := r.Admit(time.Now(), nil); wait != 0 || !ok {
 		t.Errorf("Admit of nil = %v, %v; want 0, true", wait, ok)
 	}
 	if used, limit := r.Level(); used != 0 || limit != 0 {
@@ -213,7 +213,7 @@ func TestAdmitDoesNotAllocate(t *testing.T) {
 	for _, key := range []string{"all", "ip"} {
 		r := s.build(t, s.one()+"[rate_limit]\nkey = \""+key+"\"\n", nil).Limits.Rate
 		caller := []byte("10.0.0.1")
-		if n := testing.AllocsPerRun(500, func() { r.Admit(caller) }); n != 0 {
+		if n := testing.AllocsPerRun(500, func() { r.Admit(time.Now(), caller) }); n != 0 {
 			t.Errorf("key %q: %v allocations, want 0", key, n)
 		}
 	}

@@ -167,7 +167,7 @@ func TestLimitsChangeWhenPublished(t *testing.T) {
 		first.Limits.Requests.TryEnter()
 		first.Limits.Connections.TryEnter()
 	}
-	first.Limits.Rate.Admit(nil)
+	first.Limits.Rate.Admit(time.Now(), nil)
 	second := s.build(t, limits("3", "2", "2"), first)
 	want := func(when string, connections, requests int, burst float64) {
 		t.Helper()

@@ -49,6 +49,14 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Await waits until Read has something to return, or an error, so that the caller needs no memory before: nearly always,
+// as what comes may turn out to be of TLS alone.
+func (c *Conn) Await() {
+	if !c.brimful {
+		c.wire.Await()
+	}
+}
+
 // Unsent reports whether nothing of what Write took has left since Take or Dial: the upstream has certainly not acted on
 // it. Nobody writes meanwhile.
 func (c *Conn) Unsent() bool { return c.wire.Sent() == c.mark }

@@ -222,7 +222,7 @@ func faults() []fault {
 				e.heal()
 				e.up()
 			},
-			answers: []string{connectTimeout, answerReset},
+			answers: []string{connectTimeout, responseTimeout, answerReset}, // responseTimeout: as above
 			hidden:  safe,
 			timed:   true,
 		},
