@@ -84,7 +84,7 @@ func (w *Wire) fill() error {
 	case w.in == nil:
 	case w.r == w.w:
 		w.r, w.w = 0, 0
-		w.grow()
+		w.fit()
 	case w.r > 0:
 		// Less than a header, or the end of a record that did not fit: little to move.
 		w.w = copy(w.in.B, w.in.B[w.r:w.w])
@@ -145,13 +145,17 @@ func (w *Wire) unused() {
 	}
 }
 
-// grow makes the empty buffer a large one where a small one was too small.
-func (w *Wire) grow() {
-	if w.full && len(w.in.B) < LargeBuffer {
+// fit gives the empty buffer in the size that is called for.
+func (w *Wire) fit() {
+	switch isLarge := len(w.in.B) >= LargeBuffer; {
+	case w.full && !isLarge:
 		if large := w.buffers.Large(); large != nil {
 			w.buffers.Put(w.in)
 			w.in = large
 		}
+	case isLarge && w.buffers.Scarce():
+		w.buffers.Put(w.in)
+		w.in = nil
 	}
 }
 
