@@ -132,9 +132,8 @@ func (c *caller) hangUp() {
 func (c *caller) make(k call) {
 	method := c.load.methods[k.number%len(c.load.methods)]
 	id := fmt.Sprintf("%s-%d", method, k.number)
-	used := c.conn != nil
 	answer, err := c.exchange(method, id)
-	anew := c.load.again && used && answer == noAnswer
+	anew := c.load.again && answer == noAnswer // a connection that has just been made is idle, too, until the request is there
 	if anew {
 		c.hangUp()
 		answer, err = c.exchange(method, id)
