@@ -27,20 +27,6 @@ func lowWaterOf(t *testing.T, s *Socket) (n int) {
 	return n
 }
 
-// marked runs claim on TCP connections that have a low-water mark.
-func marked(t *testing.T, claim func(t *testing.T, s *Socket, peer net.Conn)) {
-	t.Helper()
-	if !rawByDefault {
-		t.Skip("where connections go through net.Conn, as under the race detector, there is no mark")
-	}
-	ours, theirs := tcpPair(t)
-	t.Cleanup(func() {
-		ours.Close()
-		theirs.Close()
-	})
-	claim(t, newSocket(ours, true), theirs)
-}
-
 // ask begins a wait for an answer, and returns when that has begun: a byte arrived at the peer before.
 func ask(t *testing.T, s *Socket, peer net.Conn, in []byte) <-chan result {
 	t.Helper()
@@ -52,7 +38,7 @@ func ask(t *testing.T, s *Socket, peer net.Conn, in []byte) <-chan result {
 }
 
 func TestTheMarkIsThereOnlyWhileMuchIsToCome(t *testing.T) {
-	marked(t, func(t *testing.T, s *Socket, _ net.Conn) {
+	rawTCP(t, func(t *testing.T, s *Socket, _ net.Conn) {
 		for _, step := range []struct {
 			left int64
 			want int
@@ -69,7 +55,7 @@ func TestTheMarkIsThereOnlyWhileMuchIsToCome(t *testing.T) {
 // Fewer bytes than the mark are not kept from the reader, and neither is an end. After a wait that was in vain there is no
 // mark for a while.
 func TestAMarkThatIsNotReachedIsGivenUpForAWhile(t *testing.T) {
-	marked(t, func(t *testing.T, s *Socket, peer net.Conn) {
+	rawTCP(t, func(t *testing.T, s *Socket, peer net.Conn) {
 		const body = 64 << 20
 		s.Expect(body)
 		got := ask(t, s, peer, make([]byte, 8))
@@ -101,7 +87,7 @@ func TestAMarkThatIsNotReachedIsGivenUpForAWhile(t *testing.T) {
 }
 
 func TestWaitsForMuchEndWithMuch(t *testing.T) {
-	marked(t, func(t *testing.T, s *Socket, peer net.Conn) {
+	rawTCP(t, func(t *testing.T, s *Socket, peer net.Conn) {
 		s.Expect(math.MaxInt64)
 		s.mark.until = time.Now().Add(patience) // no bound, so that a busy machine changes nothing
 		got := ask(t, s, peer, make([]byte, LargeBuffer))
@@ -133,7 +119,7 @@ func (l *late) SetReadDeadline(at time.Time) error {
 // The deadline of a wait for much does not take the place of the one that an interruption sets in the same moment, nor does
 // the end of the wait take that back.
 func TestNoInterruptionIsLostToAWaitForMuch(t *testing.T) {
-	marked(t, func(t *testing.T, s *Socket, _ net.Conn) {
+	rawTCP(t, func(t *testing.T, s *Socket, _ net.Conn) {
 		l := &late{TCPConn: s.net.(*net.TCPConn)}
 		s = newSocket(l, true)
 		l.before = func() {

@@ -92,6 +92,20 @@ func each(t *testing.T, claim func(t *testing.T, s *Socket, peer net.Conn, n net
 	}
 }
 
+// rawTCP runs claim on what only raw system calls on TCP do.
+func rawTCP(t *testing.T, claim func(t *testing.T, s *Socket, peer net.Conn)) {
+	t.Helper()
+	if !rawByDefault {
+		t.Skip("under the race detector, and where there is no Linux, connections go through net.Conn")
+	}
+	ours, theirs := tcpPair(t)
+	t.Cleanup(func() {
+		ours.Close()
+		theirs.Close()
+	})
+	claim(t, newSocket(ours, true), theirs)
+}
+
 // eventually waits until ok.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()

@@ -32,35 +32,30 @@ func (l *ledger) wrote(n int)  { l.told.Add(1); l.sent.Store(int32(n)) }
 
 // Whoever waits needs no memory: what was to be sent has left, and what comes is not there yet.
 func TestAWaitTakesNoMemory(t *testing.T) {
-	if !rawByDefault {
-		t.Skip("where connections go through net.Conn, as under the race detector, a wait takes memory with it")
-	}
-	ours, theirs := tcpPair(t)
-	defer ours.Close()
-	defer theirs.Close()
-	s := newSocket(ours, true)
-	for _, c := range []struct {
-		out         string
-		told, asked int32
-	}{
-		{"question", 1, 0},
-		{"", 0, 1}, // it has to look whether there is something
-	} {
-		var l ledger
-		got := begin(func() (int, error) { return s.sendReceive([]byte(c.out), &l) })
-		if _, err := io.ReadFull(theirs, make([]byte, len(c.out))); err != nil {
-			t.Fatal(err)
+	rawTCP(t, func(t *testing.T, s *Socket, theirs net.Conn) {
+		for _, c := range []struct {
+			out         string
+			told, asked int32
+		}{
+			{"question", 1, 0},
+			{"", 0, 1}, // it has to look whether there is something
+		} {
+			var l ledger
+			got := begin(func() (int, error) { return s.sendReceive([]byte(c.out), &l) })
+			if _, err := io.ReadFull(theirs, make([]byte, len(c.out))); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it waits and has no memory", func() bool {
+				return l.told.Load() == c.told && l.asked.Load() == c.asked && l.lends.Load() == 0
+			})
+			if _, err := io.WriteString(theirs, "answer"); err != nil {
+				t.Fatal(err)
+			}
+			if r := soon(t, "the answer", got); r.n != len("answer") || r.err != nil || l.told.Load() != c.told || int(l.sent.Load()) != len(c.out) {
+				t.Errorf("sendReceive(%q) = %d, %v, and wrote(%d) was called %d times", c.out, r.n, r.err, l.sent.Load(), l.told.Load())
+			}
 		}
-		eventually(t, "it waits and has no memory", func() bool {
-			return l.told.Load() == c.told && l.asked.Load() == c.asked && l.lends.Load() == 0
-		})
-		if _, err := io.WriteString(theirs, "answer"); err != nil {
-			t.Fatal(err)
-		}
-		if r := soon(t, "the answer", got); r.n != len("answer") || r.err != nil || l.told.Load() != c.told || int(l.sent.Load()) != len(c.out) {
-			t.Errorf("sendReceive(%q) = %d, %v, and wrote(%d) was called %d times", c.out, r.n, r.err, l.sent.Load(), l.told.Load())
-		}
-	}
+	})
 }
 
 // Memory goes back whatever happens, also when the wait was over before anything could be sent.

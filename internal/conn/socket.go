@@ -176,7 +176,7 @@ func (s *Socket) readBriefly(b []byte) (int, error) {
 }
 
 // Read waits for bytes and reads them.
-func (s *Socket) Read(b []byte) (int, error) { return s.receive(b, nil) }
+func (s *Socket) Read(b []byte) (int, error) { return s.receive(b) }
 
 // talker is whose bytes sendReceive moves. It is called before that returns, by its goroutine.
 type talker interface {
@@ -197,7 +197,7 @@ type talker interface {
 func (s *Socket) sendReceive(out []byte, t talker) (int, error) {
 	r := &s.read
 	r.out, r.talker = out, t
-	n, err := s.receive(nil, t)
+	n, err := s.receive(nil)
 	if len(r.out) > 0 { // the wait was over before it began
 		t.wrote(0)
 	}
@@ -205,9 +205,10 @@ func (s *Socket) sendReceive(out []byte, t talker) (int, error) {
 	return n, err
 }
 
-func (s *Socket) receive(in []byte, t talker) (int, error) {
+// receive is sendReceive with memory that is there already, or with that of read.talker.
+func (s *Socket) receive(in []byte) (int, error) {
 	if s.raw == nil {
-		return s.receiveByNet(in, t)
+		return s.receiveByNet(in)
 	}
 	if s.mark.set {
 		s.boundWait()
@@ -263,19 +264,20 @@ func (s *Socket) readStep(fd uintptr) bool {
 	return false
 }
 
-func (s *Socket) receiveByNet(in []byte, t talker) (int, error) {
+func (s *Socket) receiveByNet(in []byte) (int, error) {
 	var sent error
-	if out := s.read.out; len(out) > 0 {
+	r := &s.read
+	if len(r.out) > 0 {
 		var n int
-		n, sent = s.Write(out)
-		s.read.out = nil
-		t.wrote(n)
+		n, sent = s.Write(r.out)
+		r.out = nil
+		r.talker.wrote(n)
 		if sent != nil {
 			_ = s.net.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		}
 	}
 	if in == nil {
-		in = t.room()
+		in = r.talker.room()
 	}
 	for {
 		n, err := s.net.Read(in)

@@ -20,7 +20,7 @@ type Wire struct {
 	buffers *Buffers
 
 	in   *Buffer // what was read ahead; nil when there is nothing
-	r, w int     // in.B[r:w] is to be returned
+	r, w int     // in.B[r:w] is to be returned; both 0 when in is nil
 	left int     // bytes of the current record that Read has not returned, its header included
 	full bool    // the last read filled in: there is more than it holds
 
@@ -132,7 +132,6 @@ func (w *Wire) wrote(n int) {
 func (w *Wire) room() []byte {
 	if w.in == nil {
 		w.in = w.buffers.Small()
-		w.r, w.w = 0, 0
 	}
 	return w.in.B[w.w:]
 }

@@ -32,7 +32,7 @@ const (
 	optionUpgrade
 )
 
-// storage is the memory that a Head has for others.
+// storage is what Reset keeps of a Head: the memory of its slices.
 type storage struct {
 	fields            []Field
 	options, upgrades []byte

@@ -60,9 +60,7 @@ type exchange struct {
 func (x *session) begin(ctx context.Context, n int) {
 	w := x.work
 	e := &w.exchange
-	last := e.last || w.req.Close
-	*e = exchange{}
-	e.start, e.body, e.last = x.server.time(), w.r+n, last
+	e.start, e.body, e.last = x.server.time(), w.r+n, e.last || w.req.Close
 	x.refresh()
 	if x.probe {
 		x.answerProbe()
@@ -395,6 +393,7 @@ func (x *session) finish() {
 			w.r, w.w = 0, 0
 		}
 	}
+	*e = exchange{}
 	x.rest()
 }
 

@@ -84,9 +84,8 @@ func (x *session) pass(b []byte) *fault.Fault {
 	return nil
 }
 
-// streaming enters the phase in which each part of the body gives the next one time to come. The head has been passed on.
+// streaming enters the phase in which each part of the body gives the next one time to come.
 func (x *session) streaming() *fault.Fault {
-	x.work.resp.Release()
 	x.shift.Lock()
 	defer x.shift.Unlock()
 	if !x.advance(phaseStream, x.after(x.work.exchange.route.Upstream.Timeout().Idle)) {
@@ -163,10 +162,11 @@ func (x *session) more(want int64) *fault.Fault {
 		}
 	case isLarge && x.buffers.Scarce():
 		x.buffers.Put(w.up)
-		w.up = x.buffers.Small()
+		w.up = nil
 	}
 	w.ur, w.uw = 0, 0
-	if len(w.up.B) >= conn.LargeBuffer {
+	w.resp.Release() // the head lies in up, too
+	if w.up != nil && len(w.up.B) >= conn.LargeBuffer {
 		e.conn.Expect(want)
 	} else {
 		e.conn.Expect(0) // whatever comes fills it
@@ -220,7 +220,7 @@ func (x *session) passDecoded(out http1.Framing) *fault.Fault {
 		}
 		if chunked && w.chunks.Done() {
 			if out == http1.Chunked {
-				last := x.open()
+				last := x.output()
 				last.B = http1.AppendLastChunk(last.B, w.resp.KeepTrailers(w.chunks.Trailers(), e.route.Response.Edits))
 			}
 			return x.passOut()
@@ -256,7 +256,7 @@ func (x *session) gather(piece []byte, out http1.Framing) *fault.Fault {
 		return nil
 	}
 	w := x.work
-	x.open()
+	x.output()
 	if len(w.out.B)+len(piece)+http1.ChunkFrame > cap(w.out.B) {
 		if f := x.passOut(); f != nil {
 			return f
@@ -304,22 +304,21 @@ func (x *session) emptied() {
 	}
 }
 
-// open returns out, with what is in it.
-func (x *session) open() *conn.Buffer {
-	if x.work.out == nil {
-		return x.takeOut()
+// output returns out with what is in it; it takes one when there is none.
+func (x *session) output() *conn.Buffer {
+	w := x.work
+	if w.out == nil {
+		w.out = x.buffers.Small()
+		w.out.B = w.out.B[:0]
 	}
-	return x.work.out
+	return w.out
 }
 
 // takeOut returns an empty out.
 func (x *session) takeOut() *conn.Buffer {
-	w := x.work
-	if w.out == nil {
-		w.out = x.buffers.Small()
-	}
-	w.out.B = w.out.B[:0]
-	return w.out
+	out := x.output()
+	out.B = out.B[:0]
+	return out
 }
 
 // putOut gives out back.

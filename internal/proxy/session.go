@@ -80,9 +80,9 @@ type work struct {
 	resp     http1.Response
 	chunks   http1.ChunkReader // of the response
 	body     http1.ChunkReader // of the request
-	exchange exchange
-	id       requestID // of the exchange, when it is named
-	pending  bool      // req is half parsed
+	exchange exchange          // between two of them it is zero, but that last may be set already
+	id       requestID         // of the exchange, when it is named
+	pending  bool              // req is half parsed
 }
 
 // clear makes w fit for another session. Slices of the parsers keep their memory.

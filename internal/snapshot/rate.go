@@ -37,9 +37,10 @@ type Rate struct {
 	burst     int
 }
 
-// Admit takes a token of the budget that key has, at now; with RateAll, key does not matter. When there is none it takes nothing
+// Admit takes a token of the budget that key has; with RateAll, key does not matter. When there is none it takes nothing
 // and returns a time after which to try again. It does not keep key. With a shared budget it may wait for the store, no
-// longer than that takes to count as away.
+// longer than that takes to count as away. now spares the one budget for all a look at the clock; those by key look for
+// themselves, behind their locks.
 func (r *Rate) Admit(now time.Time, key []byte) (retryAfter time.Duration, ok bool) {
 	if r == nil {
 		return 0, true

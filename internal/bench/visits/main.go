@@ -1,5 +1,5 @@
-// Command visits is the load of ../duel: it visits running proxies one after another, for some ten milliseconds each and in
-// an order that is drawn anew every time, and prints what each visit cost. What else happens to the machine lasts longer than
+// Command visits is the load of ../duel: it visits running proxies one after another, for some 40 ms each and in an
+// order that is drawn anew every time, and prints what each visit cost. What else happens to the machine lasts longer than
 // a visit, as a rule, and falls on all of them.
 //
 //	visits SECONDS get|post NAME=PID[,PID…]:PORT …
