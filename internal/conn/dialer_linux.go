@@ -1,14 +1,208 @@
 package conn
 
 import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// How the kernel finds out that a peer has vanished: as with net.Dialer, nine probes without an answer, the first of them
+// after so many seconds of silence.
+const keepAlive = 15
+
 // bindLate keeps bind from taking a port. A system that does not know the option goes on with fewer ports.
 func bindLate(_, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-	})
+	return c.Control(func(fd uintptr) { setOption(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) })
 }
+
+// dialRaw is Dial to an address of which fits is true.
+func (d *Dialer) dialRaw(ctx context.Context, limit time.Duration, to netip.AddrPort) (net.Conn, error) {
+	c, err := d.connect(ctx, limit, to)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Source: d.net.LocalAddr, Addr: net.TCPAddrFromAddrPort(to), Err: err}
+	}
+	return c, nil
+}
+
+func (d *Dialer) connect(ctx context.Context, limit time.Duration, to netip.AddrPort) (*tcpConn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	fd, err := d.begin(to)
+	if err != nil {
+		return nil, err
+	}
+	c := &tcpConn{dialer: d, file: os.NewFile(fd, "tcp"), peer: to}
+	if c.raw.file, err = c.file.SyscallConn(); err == nil {
+		err = c.established(ctx, limit)
+	}
+	if err != nil {
+		_ = c.file.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// begin returns a socket that is being connected.
+func (d *Dialer) begin(to netip.AddrPort) (uintptr, error) {
+	family := unix.AF_INET
+	if to.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	s := uintptr(fd)
+	// What cannot be set is not needed to talk.
+	setOption(s, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	setOption(s, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	setOption(s, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepAlive)
+	setOption(s, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, keepAlive)
+	if d.from.IsValid() {
+		setOption(s, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		err = os.NewSyscallError("bind", callWithAddress(unix.SYS_BIND, s, netip.AddrPortFrom(d.from.Unmap(), 0)))
+	}
+	if err == nil {
+		err = callWithAddress(unix.SYS_CONNECT, s, to)
+		if errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.EINTR) {
+			err = nil
+		}
+		err = os.NewSyscallError("connect", err)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return 0, err
+	}
+	return s, nil
+}
+
+// tcpConn is a connection that a Dialer opened.
+type tcpConn struct {
+	dialer *Dialer
+	file   *os.File
+	raw    rawConn
+	peer   netip.AddrPort
+}
+
+// rawConn is the descriptor of a tcpConn. It says what connections of net say once they are closed; an os.File has other words.
+type rawConn struct {
+	file   syscall.RawConn
+	closed atomic.Bool
+}
+
+// Control implements syscall.RawConn.
+func (r *rawConn) Control(f func(fd uintptr)) error { return r.said(r.file.Control(f)) }
+
+// Read implements syscall.RawConn.
+func (r *rawConn) Read(f func(fd uintptr) (done bool)) error { return r.said(r.file.Read(f)) }
+
+// Write implements syscall.RawConn.
+func (r *rawConn) Write(f func(fd uintptr) (done bool)) error { return r.said(r.file.Write(f)) }
+
+func (r *rawConn) said(err error) error {
+	if err != nil && r.closed.Load() {
+		return net.ErrClosed
+	}
+	return err
+}
+
+// established waits until the connection is there. On loopback it is already.
+func (c *tcpConn) established(ctx context.Context, limit time.Duration) error {
+	var failed error
+	step := func(fd uintptr) bool {
+		var done bool
+		done, failed = connected(fd)
+		return done || failed != nil
+	}
+	done := false
+	if err := c.raw.Control(func(fd uintptr) { done = step(fd) }); err != nil {
+		return err
+	}
+	if done {
+		return failed
+	}
+	if limit > 0 {
+		_ = c.file.SetWriteDeadline(time.Now().Add(limit))
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.file.SetWriteDeadline(past()) })
+	err := c.raw.Write(step) // the poller forgets what it knew before step looks
+	if !stop() {
+		return ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	_ = c.file.SetWriteDeadline(time.Time{})
+	return failed
+}
+
+// SyscallConn implements syscall.Conn.
+func (c *tcpConn) SyscallConn() (syscall.RawConn, error) { return &c.raw, nil }
+
+// Close implements net.Conn.
+func (c *tcpConn) Close() error {
+	c.raw.closed.Store(true)
+	return c.file.Close()
+}
+
+// leave implements leaver.
+func (c *tcpConn) leave() {
+	_ = c.raw.Control(func(fd uintptr) { _ = shutDown(fd, unix.SHUT_RDWR) })
+	c.dialer.take(c.file)
+}
+
+// CloseWrite tells the peer that we will send no more.
+func (c *tcpConn) CloseWrite() error {
+	var failed error
+	err := c.raw.Control(func(fd uintptr) { failed = shutDown(fd, unix.SHUT_WR) })
+	return errors.Join(err, failed)
+}
+
+// SetLinger does what that of net.TCPConn does, but for negative numbers.
+func (c *tcpConn) SetLinger(seconds int) error {
+	var failed error
+	err := c.raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
+	})
+	return errors.Join(err, failed)
+}
+
+// Read implements net.Conn.
+func (c *tcpConn) Read(b []byte) (int, error) { return c.file.Read(b) }
+
+// Write implements net.Conn.
+func (c *tcpConn) Write(b []byte) (int, error) { return c.file.Write(b) }
+
+// LocalAddr implements net.Conn.
+func (c *tcpConn) LocalAddr() net.Addr {
+	var local net.Addr = &net.TCPAddr{}
+	_ = c.raw.Control(func(fd uintptr) {
+		switch sa, _ := unix.Getsockname(int(fd)); a := sa.(type) {
+		case *unix.SockaddrInet4:
+			local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)))
+		case *unix.SockaddrInet6:
+			local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)))
+		}
+	})
+	return local
+}
+
+// RemoteAddr implements net.Conn.
+func (c *tcpConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.peer) }
+
+// SetDeadline implements net.Conn.
+func (c *tcpConn) SetDeadline(t time.Time) error { return c.file.SetDeadline(t) }
+
+// SetReadDeadline implements net.Conn.
+func (c *tcpConn) SetReadDeadline(t time.Time) error { return c.file.SetReadDeadline(t) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *tcpConn) SetWriteDeadline(t time.Time) error { return c.file.SetWriteDeadline(t) }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,8 +22,7 @@ func TestDialerLeavesFromItsAddress(t *testing.T) {
 		}
 		defer ln.Close()
 		from, _ := netip.ParseAddr(tt.from)
-		d := Dialer(from)
-		c, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+		c, err := NewDialer(from).Dial(t.Context(), time.Minute, ln.Addr().String())
 		if err != nil {
 			t.Fatalf("from %q: %v", tt.from, err)
 		}
@@ -36,7 +36,7 @@ func TestDialerLeavesFromItsAddress(t *testing.T) {
 // What bind would take for good is left to connect.
 func TestDialerTakesNoPortBeforeItConnects(t *testing.T) {
 	for _, from := range []string{"127.0.0.2", "::1"} {
-		d := Dialer(netip.MustParseAddr(from))
+		d := NewDialer(netip.MustParseAddr(from)).net
 		set, family := 0, syscall.AF_INET
 		if d.LocalAddr.(*net.TCPAddr).IP.To4() == nil {
 			family = syscall.AF_INET6

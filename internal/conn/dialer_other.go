@@ -2,6 +2,18 @@
 
 package conn
 
-import "syscall"
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+)
 
 func bindLate(string, string, syscall.RawConn) error { return nil }
+
+// dialRaw is not called.
+func (*Dialer) dialRaw(context.Context, time.Duration, netip.AddrPort) (net.Conn, error) {
+	return nil, errors.ErrUnsupported
+}

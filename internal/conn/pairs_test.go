@@ -3,6 +3,7 @@ package conn
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"testing"
@@ -25,6 +26,7 @@ type network struct {
 func networks() []network {
 	return []network{
 		{"tcp", tcpPair, true, true},
+		{"dialed", dialedPair, true, true},
 		{"unix", unixPair, true, false},
 		{"pipe", func(*testing.T) (net.Conn, net.Conn) { return net.Pipe() }, false, false},
 	}
@@ -44,6 +46,19 @@ func tcpPair(t *testing.T) (ours, theirs net.Conn) {
 		t.Fatal(err)
 	}
 	return ours, theirs
+}
+
+// dialedPair is a connection that a Dialer opened.
+func dialedPair(t *testing.T) (ours, theirs net.Conn) {
+	t.Helper()
+	address, accepted := server(t, "127.0.0.1")
+	d := NewDialer(netip.Addr{})
+	t.Cleanup(d.Retire)
+	ours, err := d.Dial(t.Context(), patience, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ours, soon(t, "Accept", accepted)
 }
 
 func unixPair(t *testing.T) (ours, theirs net.Conn) {

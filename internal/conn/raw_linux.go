@@ -1,7 +1,9 @@
 package conn
 
 import (
+	"encoding/binary"
 	"io"
+	"net/netip"
 	"os"
 	"syscall"
 	"unsafe"
@@ -53,15 +55,66 @@ func writeNow(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-// setLowWater sets how many bytes make a descriptor that the caller holds readable, as far as its protocol knows of such a
-// thing: TCP does. The kernel takes less when its buffer could not hold them.
-func setLowWater(fd uintptr, n int) {
-	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n)
+// What follows are system calls that do not block, of which the runtime therefore learns nothing, on a descriptor that the
+// caller holds or has made.
+
+// setLowWater sets how many bytes make a descriptor readable, as far as its protocol knows of such a thing: TCP does. The
+// kernel takes less when its buffer could not hold them.
+func setLowWater(fd uintptr, n int) { setOption(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) }
+
+// setOption sets an option of a socket that is a number. A kernel that does not know it goes on without.
+func setOption(fd uintptr, level, name, value int) {
+	v := int32(value)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
 }
 
-// hungUp looks whether the peer of a descriptor that the caller holds has closed its side.
+// hungUp looks whether the peer has closed its side.
 func hungUp(fd uintptr) bool {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-	n, err := unix.Poll(fds[:], 0)
-	return err == nil && n > 0 && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
+	var now unix.Timespec
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	return errno == 0 && n > 0 && p.Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+}
+
+// callWithAddress is bind(2) or connect(2).
+func callWithAddress(call, fd uintptr, to netip.AddrPort) error {
+	port := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, to.Port()))
+	at, size := unsafe.Pointer(nil), uintptr(0)
+	if to.Addr().Is4() {
+		sa := &unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: to.Addr().As4()}
+		at, size = unsafe.Pointer(sa), unsafe.Sizeof(*sa)
+	} else {
+		sa := &unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: to.Addr().As16()}
+		at, size = unsafe.Pointer(sa), unsafe.Sizeof(*sa)
+	}
+	if _, _, errno := syscall.RawSyscall(call, fd, uintptr(at), size); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// connected reports whether what connect began is done, or why it has failed.
+func connected(fd uintptr) (bool, error) {
+	var why int32
+	size := uint32(unsafe.Sizeof(why))
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_ERROR,
+		uintptr(unsafe.Pointer(&why)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return false, os.NewSyscallError("getsockopt", errno)
+	}
+	if why != 0 {
+		return false, os.NewSyscallError("connect", syscall.Errno(why))
+	}
+	var peer unix.RawSockaddrAny // there is one once the connection is
+	size = uint32(unsafe.Sizeof(peer))
+	_, _, errno = syscall.RawSyscall(syscall.SYS_GETPEERNAME, fd, uintptr(unsafe.Pointer(&peer)), uintptr(unsafe.Pointer(&size)))
+	return errno == 0, nil
+}
+
+// shutDown ends the connection, or our side of it.
+func shutDown(fd uintptr, how int) error {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_SHUTDOWN, fd, uintptr(how), 0); errno != 0 {
+		return os.NewSyscallError("shutdown", errno)
+	}
+	return nil
 }

@@ -28,6 +28,7 @@ type Wire struct {
 
 	instant bool // Read returns ErrWouldBlock rather than wait
 	apart   bool // another goroutine writes: Read does not flush
+	alone   bool // nobody else uses the socket: Close leaves it
 
 	closed atomic.Bool
 
@@ -176,6 +177,9 @@ func (w *Wire) Instant(on bool) { w.instant = on }
 // Apart tells that Write and Flush are called by another goroutine than Read, or no longer.
 func (w *Wire) Apart(on bool) { w.apart = on }
 
+// Alone tells that nobody but the caller, who is about to close it, uses the Wire or its Socket, now or later.
+func (w *Wire) Alone() { w.alone = true }
+
 // Write implements net.Conn.
 func (w *Wire) Write(b []byte) (int, error) {
 	w.mu.Lock()
@@ -260,6 +264,9 @@ func (w *Wire) Close() error {
 			w.n = 0
 		}
 		w.mu.Unlock()
+	}
+	if w.alone {
+		return w.socket.Leave()
 	}
 	return w.socket.Close()
 }

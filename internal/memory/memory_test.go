@@ -39,3 +39,20 @@ func TestMemoryGoesBackInTheFirstCalmAfterARush(t *testing.T) {
 		}
 	}
 }
+
+func TestCollectionsArePutOffWhileTheHeapIsSmall(t *testing.T) {
+	for _, tt := range []struct {
+		live uint64
+		want int
+	}{
+		{0, 400}, {3 << 20, 400}, {4 << 20, 200}, {5 << 20, 200}, {6 << 20, 100}, {1 << 30, 100},
+	} {
+		got := percentOf(tt.live)
+		if got != tt.want {
+			t.Errorf("with %d bytes live: %d%%, want %d%%", tt.live, got, tt.want)
+		}
+		if most := max(ground, 2*tt.live); tt.live*uint64(100+got)/100 > most {
+			t.Errorf("with %d bytes live, the heap may take more than %d", tt.live, most)
+		}
+	}
+}

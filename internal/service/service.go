@@ -211,7 +211,7 @@ func (s *service) serve(ctx context.Context, cfg *config.Config, hangups <-chan 
 	var workers sync.WaitGroup
 	workers.Go(func() { s.followHangups(working, hangups) })
 	workers.Go(func() { s.pingWatchdog(working) })
-	workers.Go(func() { memory.Trim(working) })
+	workers.Go(func() { memory.Mind(working) })
 
 	s.state.Store(Serving)
 	s.logger.Info("started", "event", logging.Started, "version", s.o.Version, "generation", out.Generation, "config", s.o.Config)

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
 )
 
@@ -50,6 +51,7 @@ func TestFaultOfABindThatIsNotHere(t *testing.T) {
 		w := newWorld(t)
 		w.build(t)
 		w.up.o.Bind = netip.MustParseAddr(tt.bind)
+		w.up.up.dialer = conn.NewDialer(w.up.o.Bind)
 		f := w.refused(t)
 		if f.Token != fault.ConfigurationError || !strings.Contains(f.Detail, tt.want) || OutcomeOf(f) != Abandoned {
 			t.Errorf("bind %s: fault = %v, %q; want one that says: %s", tt.bind, f, f.Detail, tt.want)

@@ -148,7 +148,7 @@ func (c *Conn) Fault(p fault.Phase, err error) *fault.Fault {
 	return f
 }
 
-// Close ends a connection that is not to be kept.
+// Close ends a connection that is not to be kept. Nobody reads or writes any more.
 func (c *Conn) Close(why metrics.CloseReason) {
 	c.e.up.active.Add(-1)
 	c.close(why)
@@ -156,6 +156,7 @@ func (c *Conn) Close(why metrics.CloseReason) {
 
 // close is for connections that no exchange has.
 func (c *Conn) close(why metrics.CloseReason) {
+	c.wire.Alone()
 	_ = c.tls.Close()
 	c.wire.Rest()
 	c.e.o.Metrics.ConnClosed(why)

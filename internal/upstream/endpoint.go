@@ -152,10 +152,8 @@ func (e *Endpoint) missed(ctx context.Context) {
 // connect opens a connection for TLS.
 func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 	limit := e.o.Timeout.Connect
-	dialer := conn.Dialer(e.o.Bind)
-	dialer.Timeout = limit
 	if e.o.Proxy == nil {
-		return dialer.DialContext(ctx, "tcp", e.address)
+		return e.up.dialer.Dial(ctx, limit, e.address)
 	}
 	if limit > 0 { // the proxy's answer included
 		var cancel context.CancelFunc
@@ -163,7 +161,10 @@ func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 			fmt.Errorf("connect to %s through proxy %s: nothing after %v", e.address, e.o.Proxy, limit)))
 		defer cancel()
 	}
-	return e.o.Proxy.Dial(ctx, dialer.DialContext, e.address)
+	dial := func(ctx context.Context, _, address string) (net.Conn, error) {
+		return e.up.dialer.Dial(ctx, limit, address)
+	}
+	return e.o.Proxy.Dial(ctx, dial, e.address)
 }
 
 // connectFault names a failure to open a connection.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mtls-proxy/mtls-proxy/internal/balance"
 	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 	"github.com/mtls-proxy/mtls-proxy/internal/resolve"
 )
@@ -38,6 +39,7 @@ type Upstream struct {
 	invalid  error                       // why there will never be an endpoint
 	breaker  *breaker.Breaker
 	budget   *breaker.Budget
+	dialer   *conn.Dialer
 
 	active atomic.Int64
 	cut    atomic.Pointer[time.Time] // when a retired Upstream's exchanges are to end
@@ -62,7 +64,7 @@ type place struct {
 func New(o Options) *Upstream {
 	u := &Upstream{
 		o: o, over: make(chan struct{}), events: make(chan Event, maxEvents), fresh: make(chan struct{}, 1),
-		budget: breaker.NewBudget(o.Retry.Budget, leastRetries, budgetWindow),
+		budget: breaker.NewBudget(o.Retry.Budget, leastRetries, budgetWindow), dialer: conn.NewDialer(o.Bind),
 	}
 	for _, der := range o.Identity.Certificate.Certificate {
 		if c, err := x509.ParseCertificate(der); err == nil {
@@ -148,11 +150,13 @@ func (u *Upstream) Stats() (idle, active int) {
 	return idle, int(u.active.Load())
 }
 
-// Sweep closes idle connections that are too old or that the upstream has closed. One goroutine calls it, now and then.
+// Sweep closes idle connections that are too old or that the upstream has closed, and what is left of closed ones. One
+// goroutine calls it, now and then.
 func (u *Upstream) Sweep(now time.Time) {
 	for _, e := range *u.list.Load() {
 		e.sweep(now)
 	}
+	u.dialer.Sweep()
 }
 
 // Retire closes what is idle, lets what is busy finish its exchange, and ends Run; nothing is kept any more. Exchanges
@@ -172,6 +176,7 @@ func (u *Upstream) Retire(cut time.Time) {
 	for _, e := range *u.list.Load() { // does not change any more
 		e.retire()
 	}
+	u.dialer.Retire()
 }
 
 // Overdue reports whether exchanges with a retired Upstream are to end now.

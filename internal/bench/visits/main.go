@@ -2,9 +2,10 @@
 // order that is drawn anew every time, and prints what each visit cost. What else happens to the machine lasts longer than
 // a visit, as a rule, and falls on all of them.
 //
-//	visits SECONDS get|post NAME=PID[,PID…]:PORT …
+//	visits SECONDS ROUNDS get|post NAME=PID[,PID…]:PORT …
 //
-// A line of its output is a visit to all: the CPU time per request of each proxy, in microseconds.
+// ROUNDS is how many requests of a visit count on each connection. A line of the output is a visit to all: the CPU time per
+// request of each proxy, in microseconds.
 package main
 
 import (
@@ -26,8 +27,7 @@ import (
 
 const (
 	connections = 64
-	warm        = 1  // requests of a visit on each connection that are not counted
-	counted     = 10 // and those that are
+	warm        = 1 // requests of a visit on each connection that are not counted
 )
 
 func main() {
@@ -38,15 +38,19 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) < 3 {
-		return fmt.Errorf("usage: visits SECONDS get|post NAME=PID[,PID…]:PORT …")
+	if len(args) < 4 {
+		return fmt.Errorf("usage: visits SECONDS ROUNDS get|post NAME=PID[,PID…]:PORT …")
 	}
 	seconds, err := strconv.Atoi(args[0])
 	if err != nil {
 		return err
 	}
+	rounds, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
 	var proxies []*proxy
-	for _, arg := range args[2:] {
+	for _, arg := range args[3:] {
 		p, err := dial(arg)
 		if err != nil {
 			return fmt.Errorf("%s: %w", arg, err)
@@ -54,12 +58,12 @@ func run(args []string) error {
 		proxies = append(proxies, p)
 	}
 	request := []byte("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-	if args[1] == "post" {
+	if args[2] == "post" {
 		body := strings.Repeat("x", 512)
 		request = fmt.Appendf(nil, "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	}
 	for _, p := range proxies {
-		if _, err := p.visit(request); err != nil {
+		if _, err := p.visit(request, rounds); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
@@ -67,7 +71,7 @@ func run(args []string) error {
 	costs := make([]string, len(proxies))
 	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); {
 		for _, i := range rand.Perm(len(proxies)) {
-			cost, err := proxies[i].visit(request)
+			cost, err := proxies[i].visit(request, rounds)
 			if err != nil {
 				return fmt.Errorf("%s: %w", proxies[i].name, err)
 			}
@@ -115,7 +119,7 @@ func dial(arg string) (*proxy, error) {
 }
 
 // visit returns what a request costs the proxy, in microseconds of CPU.
-func (p *proxy) visit(request []byte) (float64, error) {
+func (p *proxy) visit(request []byte, rounds int) (float64, error) {
 	if err := p.ask(request, warm); err != nil {
 		return 0, err
 	}
@@ -123,11 +127,11 @@ func (p *proxy) visit(request []byte) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := p.ask(request, counted); err != nil {
+	if err := p.ask(request, rounds); err != nil {
 		return 0, err
 	}
 	after, err := p.cpu()
-	return float64(after-before) / 1e3 / float64(counted*connections), err
+	return float64(after-before) / 1e3 / float64(rounds*connections), err
 }
 
 // cpu is the CPU time of the proxy's processes so far, in nanoseconds.
