@@ -18,9 +18,9 @@ class Workload:
         self.bulk = measure in (download, upload)
 
 
-def wrk(port, options, cpus, folder, script=None):
-    argv = ["wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--timeout", "5s", "--latency"]
-    out = run_tool(argv + (["-s", script] if script else []) + [f"http://{HOST}:{port}/"], cpus, options.seconds + 30)
+def wrk(port, options, cpus, _folder, more=()):
+    argv = ["wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "--timeout", "5s", "--latency", *more]
+    out = run_tool(argv + [f"http://{HOST}:{port}/"], cpus, options.seconds + 30)
     n, wall = re.search(r"(\d+) requests in ([\d.]+\w+),", out).groups()
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
@@ -33,7 +33,11 @@ def wrk_post(port, options, cpus, folder):
     script = os.path.join(folder, "post.lua")
     with open(script, "w") as f:
         f.write('wrk.method = "POST"\nwrk.body = string.rep("x", 512)\nwrk.headers["Content-Type"] = "application/octet-stream"\n')
-    return wrk(port, options, cpus, folder, script)
+    return wrk(port, options, cpus, folder, ("-s", script))
+
+
+def wrk_connecting(port, options, cpus, folder):
+    return wrk(port, options, cpus, folder, ("-H", "Connection: close"))
 
 
 def paced(port, options, cpus, folder):
@@ -116,6 +120,7 @@ def in_seconds(text):
 WORKLOADS = {
     "get1k": Workload("kept", wrk, "GET of 1 KiB, as fast as it goes"),
     "post512": Workload("kept", wrk_post, "POST of 512 B answered with 1 KiB, as fast as it goes"),
+    "connect": Workload("kept", wrk_connecting, "GET of 1 KiB, each on a connection of its own from the caller"),
     "latency": Workload("kept", paced, "GET of 1 KiB at a fixed rate"),
     "download": Workload("kept", download, "large responses, one at a time"),
     "upload": Workload("kept", upload, "large requests, one at a time"),

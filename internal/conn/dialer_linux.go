@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,12 +38,12 @@ func (d *Dialer) connect(ctx context.Context, limit time.Duration, to netip.Addr
 	if err != nil {
 		return nil, err
 	}
-	c := &tcpConn{dialer: d, file: os.NewFile(fd, "tcp"), peer: to}
-	if c.raw.file, err = c.file.SyscallConn(); err == nil {
-		err = c.established(ctx, limit)
-	}
+	c, err := newTCPConn(fd, &d.Closer, to, netip.AddrPort{})
 	if err != nil {
-		_ = c.file.Close()
+		return nil, err
+	}
+	if err := c.established(ctx, limit); err != nil {
+		_ = c.Close()
 		return nil, err
 	}
 	return c, nil
@@ -84,36 +83,6 @@ func (d *Dialer) begin(to netip.AddrPort) (uintptr, error) {
 	return s, nil
 }
 
-// tcpConn is a connection that a Dialer opened.
-type tcpConn struct {
-	dialer *Dialer
-	file   *os.File
-	raw    rawConn
-	peer   netip.AddrPort
-}
-
-// rawConn is the descriptor of a tcpConn. It says what connections of net say once they are closed; an os.File has other words.
-type rawConn struct {
-	file   syscall.RawConn
-	closed atomic.Bool
-}
-
-// Control implements syscall.RawConn.
-func (r *rawConn) Control(f func(fd uintptr)) error { return r.said(r.file.Control(f)) }
-
-// Read implements syscall.RawConn.
-func (r *rawConn) Read(f func(fd uintptr) (done bool)) error { return r.said(r.file.Read(f)) }
-
-// Write implements syscall.RawConn.
-func (r *rawConn) Write(f func(fd uintptr) (done bool)) error { return r.said(r.file.Write(f)) }
-
-func (r *rawConn) said(err error) error {
-	if err != nil && r.closed.Load() {
-		return net.ErrClosed
-	}
-	return err
-}
-
 // established waits until the connection is there. On loopback it is already.
 func (c *tcpConn) established(ctx context.Context, limit time.Duration) error {
 	var failed error
@@ -143,66 +112,3 @@ func (c *tcpConn) established(ctx context.Context, limit time.Duration) error {
 	_ = c.file.SetWriteDeadline(time.Time{})
 	return failed
 }
-
-// SyscallConn implements syscall.Conn.
-func (c *tcpConn) SyscallConn() (syscall.RawConn, error) { return &c.raw, nil }
-
-// Close implements net.Conn.
-func (c *tcpConn) Close() error {
-	c.raw.closed.Store(true)
-	return c.file.Close()
-}
-
-// leave implements leaver.
-func (c *tcpConn) leave() {
-	_ = c.raw.Control(func(fd uintptr) { _ = shutDown(fd, unix.SHUT_RDWR) })
-	c.dialer.take(c.file)
-}
-
-// CloseWrite tells the peer that we will send no more.
-func (c *tcpConn) CloseWrite() error {
-	var failed error
-	err := c.raw.Control(func(fd uintptr) { failed = shutDown(fd, unix.SHUT_WR) })
-	return errors.Join(err, failed)
-}
-
-// SetLinger does what that of net.TCPConn does, but for negative numbers.
-func (c *tcpConn) SetLinger(seconds int) error {
-	var failed error
-	err := c.raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
-	})
-	return errors.Join(err, failed)
-}
-
-// Read implements net.Conn.
-func (c *tcpConn) Read(b []byte) (int, error) { return c.file.Read(b) }
-
-// Write implements net.Conn.
-func (c *tcpConn) Write(b []byte) (int, error) { return c.file.Write(b) }
-
-// LocalAddr implements net.Conn.
-func (c *tcpConn) LocalAddr() net.Addr {
-	var local net.Addr = &net.TCPAddr{}
-	_ = c.raw.Control(func(fd uintptr) {
-		switch sa, _ := unix.Getsockname(int(fd)); a := sa.(type) {
-		case *unix.SockaddrInet4:
-			local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)))
-		case *unix.SockaddrInet6:
-			local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)))
-		}
-	})
-	return local
-}
-
-// RemoteAddr implements net.Conn.
-func (c *tcpConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.peer) }
-
-// SetDeadline implements net.Conn.
-func (c *tcpConn) SetDeadline(t time.Time) error { return c.file.SetDeadline(t) }
-
-// SetReadDeadline implements net.Conn.
-func (c *tcpConn) SetReadDeadline(t time.Time) error { return c.file.SetReadDeadline(t) }
-
-// SetWriteDeadline implements net.Conn.
-func (c *tcpConn) SetWriteDeadline(t time.Time) error { return c.file.SetWriteDeadline(t) }

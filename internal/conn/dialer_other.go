@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 )
@@ -17,3 +18,11 @@ func bindLate(string, string, syscall.RawConn) error { return nil }
 func (*Dialer) dialRaw(context.Context, time.Duration, netip.AddrPort) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
+
+type tcpConn struct{ net.Conn }
+
+// rawAcceptor is never there.
+type rawAcceptor struct{ file *os.File }
+
+func newRawAcceptor(net.Listener, netip.AddrPort, *Closer) (*rawAcceptor, error) { return nil, nil }
+func (*rawAcceptor) accept() (*tcpConn, error)                                   { return nil, errors.ErrUnsupported }

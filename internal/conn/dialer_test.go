@@ -180,7 +180,7 @@ func TestDialerResetsWhatIsAborted(t *testing.T) {
 	}
 }
 
-// The peer is told before the descriptor is closed.
+// The peer is told before the descriptor's number is free again.
 func TestLeaveTellsThePeerAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, s *Socket, peer net.Conn, _ network) {
 		ended := begin(func() (int, error) { return peer.Read(make([]byte, 1)) })
@@ -215,7 +215,7 @@ func TestFewDescriptorsAreLeft(t *testing.T) {
 		t.Errorf("%d descriptors are open, %d before", now, before)
 	}
 	d.Sweep()
-	if now := descriptorsOpen(t); now > before {
+	if now := descriptorsOpen(t); now > before+1 { // that of the null device
 		t.Errorf("%d descriptors are open after Sweep, %d before", now, before)
 	}
 	use()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -78,7 +79,7 @@ func hungUp(fd uintptr) bool {
 
 // callWithAddress is bind(2) or connect(2).
 func callWithAddress(call, fd uintptr, to netip.AddrPort) error {
-	port := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, to.Port()))
+	port := networkOrder(to.Port())
 	at, size := unsafe.Pointer(nil), uintptr(0)
 	if to.Addr().Is4() {
 		sa := &unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: to.Addr().As4()}
@@ -111,10 +112,54 @@ func connected(fd uintptr) (bool, error) {
 	return errno == 0, nil
 }
 
-// shutDown ends the connection, or our side of it.
-func shutDown(fd uintptr, how int) error {
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_SHUTDOWN, fd, uintptr(how), 0); errno != 0 {
-		return os.NewSyscallError("shutdown", errno)
+// accept is accept4(2) on a listening TCP socket: a non-blocking socket, and the peer's address.
+func accept(fd uintptr) (uintptr, netip.AddrPort, syscall.Errno) {
+	var peer unix.RawSockaddrAny
+	size := uint32(unsafe.Sizeof(peer))
+	s, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, fd, uintptr(unsafe.Pointer(&peer)), uintptr(unsafe.Pointer(&size)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return 0, netip.AddrPort{}, errno
+	}
+	return s, addressOf(&peer), 0
+}
+
+// ownAddress is our end's address of a TCP socket; the zero one when it has none.
+func ownAddress(fd uintptr) netip.AddrPort {
+	var own unix.RawSockaddrAny
+	size := uint32(unsafe.Sizeof(own))
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_GETSOCKNAME, fd, uintptr(unsafe.Pointer(&own)), uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return netip.AddrPort{}
+	}
+	return addressOf(&own)
+}
+
+// addressOf is an IP address with its port as the kernel tells it. That of an IPv4 peer of an IPv6 socket is of IPv4.
+func addressOf(sa *unix.RawSockaddrAny) netip.AddrPort {
+	switch sa.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), networkOrder(in.Port))
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
+		ip := netip.AddrFrom16(in.Addr).Unmap()
+		if in.Scope_id != 0 {
+			ip = ip.WithZone(strconv.FormatUint(uint64(in.Scope_id), 10))
+		}
+		return netip.AddrPortFrom(ip, networkOrder(in.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// networkOrder turns a port as it is in a socket's address into a number, or back.
+func networkOrder(port uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))
+}
+
+// replace makes fd lead to where by leads, and closes what it led to.
+func replace(fd, by uintptr) error {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_DUP3, by, fd, unix.O_CLOEXEC); errno != 0 {
+		return os.NewSyscallError("dup3", errno)
 	}
 	return nil
 }

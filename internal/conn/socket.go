@@ -471,12 +471,12 @@ func (s *Socket) Close() error { return s.net.Close() }
 
 // leaver is a connection that can be left.
 type leaver interface {
-	// leave ends the connection at once, and closes its descriptor a little later.
+	// leave closes the connection at once, and gives its descriptor's number back a little later.
 	leave()
 }
 
-// Leave is Close by somebody who knows that nobody else uses the Socket, now or later. It is cheaper for one that a Dialer
-// opened.
+// Leave is Close by somebody who knows that nobody reads or writes, now or later. It is cheaper for what a Dialer opened or an
+// Acceptor accepted.
 func (s *Socket) Leave() error {
 	l, ok := s.net.(leaver)
 	if !ok {

@@ -62,7 +62,9 @@ func (s *Server) stop() map[string][]net.Conn {
 	if s.lot != nil {
 		_ = s.lot.Close() // nobody is parked there
 	}
+	s.crew.end()
 	s.callers.Close()
+	s.closer.Retire()
 	kept := make(map[string][]net.Conn)
 	for _, x := range s.kept {
 		kept[x.name] = append(kept[x.name], x.socket.Detach())

@@ -4,7 +4,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -50,6 +49,8 @@ type Server struct {
 	surplus  atomic.Int64 // connections that a drain has still to say good-bye to
 	lot      *conn.Lot    // of parked sessions; set before there is any, nil where it cannot be had
 	works    sync.Pool    // of *work
+	closer   conn.Closer  // of callers' connections
+	crew     crew         // of sessions
 
 	group    sync.WaitGroup // of sessions, parked ones included
 	refusing atomic.Int32   // connections that are being told that there is no room
@@ -112,19 +113,20 @@ const (
 // Serve accepts callers of the listener of that name until ctx ends, which is no error, or ln fails. It does not close
 // ln; what it accepted lives on. ln must have deadlines.
 func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) error {
-	timed, ok := ln.(interface{ SetDeadline(time.Time) error })
-	if !ok {
-		return fmt.Errorf("%T has no deadlines", ln)
-	}
-	if err := timed.SetDeadline(time.Time{}); err != nil {
+	acceptor, err := conn.NewAcceptor(ln, &s.closer)
+	if err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { _ = timed.SetDeadline(time.Unix(1, 0)) })()
+	defer func() { _ = acceptor.Close() }()
+	if err := acceptor.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = acceptor.SetDeadline(time.Unix(1, 0)) })()
 	s.open(ln.Addr())
 	defer s.closed(ln.Addr())
 	snap := s.o.Store.Current()
 	for {
-		c, err := ln.Accept()
+		c, err := acceptor.Accept()
 		if now := s.o.Store.Current(); now.Listener(listener) != nil {
 			snap = now // else the listener is about to be closed, and who came before that is served as it was
 		}
@@ -140,7 +142,7 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 				l.Metrics.Refused(metrics.RefusedByAccept)
 			}
 			pause(ctx, acceptPause)
-			_ = timed.SetDeadline(time.Time{}) // whoever served ln before may have set one late
+			_ = acceptor.SetDeadline(time.Time{}) // whoever served ln before may have set one late
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -212,7 +214,8 @@ func (s *Server) adopt(ctx context.Context, snap *snapshot.Snapshot, listener st
 	s.sessions[x] = struct{}{}
 	s.mu.Unlock()
 	x.metrics.Accepted()
-	x.start = func() { go x.live(ctx) }
+	live := func() { x.live(ctx) }
+	x.start = func() { s.crew.run(live) }
 	s.group.Add(1)
 	x.start()
 	return true

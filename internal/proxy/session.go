@@ -185,7 +185,7 @@ func (x *session) hangUp() {
 	case x.unread:
 		x.linger()
 	}
-	_ = x.socket.Close()
+	_ = x.socket.Leave()
 }
 
 // end is the end of a session, whatever becomes of its connection.

@@ -39,6 +39,8 @@ func (s *Server) sweep() {
 		for _, u := range snap.Upstreams() {
 			u.Sweep(now)
 		}
+		s.closer.Sweep()
+		s.crew.sweep()
 	}
 }
 

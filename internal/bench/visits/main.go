@@ -2,8 +2,9 @@
 // order that is drawn anew every time, and prints what each visit cost. What else happens to the machine lasts longer than
 // a visit, as a rule, and falls on all of them.
 //
-//	visits SECONDS ROUNDS get|post NAME=PID[,PID…]:PORT …
+//	visits SECONDS ROUNDS get|post|connect NAME=PID[,PID…]:PORT …
 //
+// With connect each request has a connection of its own.
 // ROUNDS is how many requests of a visit count on each connection. A line of the output is a visit to all: the CPU time per
 // request of each proxy, in microseconds.
 package main
@@ -39,7 +40,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 4 {
-		return fmt.Errorf("usage: visits SECONDS ROUNDS get|post NAME=PID[,PID…]:PORT …")
+		return fmt.Errorf("usage: visits SECONDS ROUNDS get|post|connect NAME=PID[,PID…]:PORT …")
 	}
 	seconds, err := strconv.Atoi(args[0])
 	if err != nil {
@@ -58,9 +59,15 @@ func run(args []string) error {
 		proxies = append(proxies, p)
 	}
 	request := []byte("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-	if args[2] == "post" {
+	switch args[2] {
+	case "post":
 		body := strings.Repeat("x", 512)
 		request = fmt.Appendf(nil, "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	case "connect":
+		request = []byte("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+		for _, p := range proxies {
+			p.anew = true
+		}
 	}
 	for _, p := range proxies {
 		if _, err := p.visit(request, rounds); err != nil {
@@ -86,7 +93,9 @@ func run(args []string) error {
 type proxy struct {
 	name    string
 	pids    []int
+	address string
 	callers []*caller
+	anew    bool // each request gets a connection of its own
 }
 
 type caller struct {
@@ -100,7 +109,7 @@ func dial(arg string) (*proxy, error) {
 	if !found {
 		return nil, fmt.Errorf("want NAME=PID:PORT")
 	}
-	p := &proxy{name: name}
+	p := &proxy{name: name, address: net.JoinHostPort("127.0.0.1", port)}
 	for text := range strings.SplitSeq(pids, ",") {
 		pid, err := strconv.Atoi(text)
 		if err != nil {
@@ -109,7 +118,7 @@ func dial(arg string) (*proxy, error) {
 		p.pids = append(p.pids, pid)
 	}
 	for range connections {
-		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", port))
+		c, err := net.Dial("tcp", p.address)
 		if err != nil {
 			return nil, err
 		}
@@ -153,7 +162,13 @@ func (p *proxy) ask(request []byte, n int) error {
 	for i, c := range p.callers {
 		group.Go(func() {
 			for range n {
-				if errs[i] = c.exchange(request); errs[i] != nil {
+				if p.anew {
+					errs[i] = c.reconnect(p.address)
+				}
+				if errs[i] == nil {
+					errs[i] = c.exchange(request)
+				}
+				if errs[i] != nil {
 					return
 				}
 			}
@@ -166,6 +181,15 @@ func (p *proxy) ask(request []byte, n int) error {
 		}
 	}
 	return nil
+}
+
+// reconnect replaces the connection.
+func (c *caller) reconnect(address string) (err error) {
+	_ = c.Close()
+	if c.Conn, err = net.Dial("tcp", address); err == nil {
+		c.r.Reset(c.Conn)
+	}
+	return err
 }
 
 // exchange reads no more of the response than it has to: what the load costs is not what is measured, but takes its time.

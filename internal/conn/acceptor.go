@@ -1,0 +1,64 @@
+package conn
+
+import (
+	"fmt"
+	"net"
+	"time"
+)
+
+// Acceptor accepts the connections of a listening socket, for one goroutine. Those of TCP are accepted without telling the
+// runtime, as a Dialer dials.
+type Acceptor struct {
+	ln  deadlined
+	raw *rawAcceptor // nil where ln does the work
+}
+
+type deadlined interface {
+	net.Listener
+	SetDeadline(t time.Time) error
+}
+
+// NewAcceptor returns an Acceptor for ln, which stays the caller's, has to have deadlines, and is not to be closed before the
+// Acceptor. What it accepts is closed by closer when it is left.
+func NewAcceptor(ln net.Listener, closer *Closer) (*Acceptor, error) {
+	timed, ok := ln.(deadlined)
+	if !ok {
+		return nil, fmt.Errorf("%T has no deadlines", ln)
+	}
+	a := &Acceptor{ln: timed}
+	address, isTCP := ln.Addr().(*net.TCPAddr)
+	if !isTCP || !rawByDefault {
+		return a, nil
+	}
+	raw, err := newRawAcceptor(ln, address.AddrPort(), closer)
+	a.raw = raw
+	return a, err
+}
+
+// Accept waits for a connection, until the deadline. Errors are those of a net.Listener.
+func (a *Acceptor) Accept() (net.Conn, error) {
+	if a.raw == nil {
+		return a.ln.Accept()
+	}
+	c, err := a.raw.accept()
+	if err != nil {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: a.ln.Addr(), Err: err}
+	}
+	return c, nil
+}
+
+// SetDeadline ends waits, as that of a net.Listener.
+func (a *Acceptor) SetDeadline(t time.Time) error {
+	if a.raw == nil {
+		return a.ln.SetDeadline(t)
+	}
+	return a.raw.file.SetReadDeadline(t)
+}
+
+// Close gives back what the Acceptor has of its own. Nobody accepts meanwhile. The listening socket stays open.
+func (a *Acceptor) Close() error {
+	if a.raw == nil {
+		return nil
+	}
+	return a.raw.file.Close()
+}

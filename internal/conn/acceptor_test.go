@@ -1,0 +1,134 @@
+package conn
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func acceptorFor(t *testing.T, network, address string) (*Acceptor, net.Listener) {
+	t.Helper()
+	ln, err := net.Listen(network, address)
+	if err != nil {
+		t.Skipf("listen on %s: %v", address, err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	closer := new(Closer)
+	t.Cleanup(closer.Retire)
+	a, err := NewAcceptor(ln, closer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	return a, ln
+}
+
+func TestAcceptorKnowsBothEnds(t *testing.T) {
+	for _, tt := range []struct{ listen, host string }{
+		{"127.0.0.1:0", "127.0.0.1"},
+		{"[::1]:0", "::1"},
+		{"0.0.0.0:0", "127.0.0.2"},
+		{"[::]:0", "::1"},
+		{"[::]:0", "127.0.0.1"}, // IPv4 on a socket of IPv6
+	} {
+		t.Run(tt.listen+" from "+tt.host, func(t *testing.T) {
+			a, ln := acceptorFor(t, "tcp", tt.listen)
+			_, port, _ := net.SplitHostPort(ln.Addr().String())
+			peer, err := net.Dial("tcp", net.JoinHostPort(tt.host, port))
+			if err != nil {
+				t.Skip(err)
+			}
+			defer peer.Close()
+			c, err := a.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if got, want := c.RemoteAddr().String(), peer.LocalAddr().String(); got != want {
+				t.Errorf("RemoteAddr() = %s, want %s", got, want)
+			}
+			if got, want := c.LocalAddr().String(), peer.RemoteAddr().String(); got != want {
+				t.Errorf("LocalAddr() = %s, want %s", got, want)
+			}
+			raw, err := NewSocket(c).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			set := 0
+			if err := raw.Control(func(fd uintptr) { set, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY) }); err != nil || set == 0 {
+				t.Errorf("TCP_NODELAY = %d, %v; want it set", set, err)
+			}
+			write(t, peer, []byte("hello"))
+			if got := readString(t, NewSocket(c), 5); got != "hello" {
+				t.Errorf("read %q, want %q", got, "hello")
+			}
+		})
+	}
+}
+
+func TestAcceptorOfAUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	a, _ := acceptorFor(t, "unix", path)
+	peer, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	c, err := a.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+// Who stops accepting leaves the socket to somebody else, with what is queued there.
+func TestDeadlineEndsAcceptAndLeavesTheSocketOpen(t *testing.T) {
+	a, ln := acceptorFor(t, "tcp", "127.0.0.1:0")
+	ended := begin(func() (int, error) { _, err := a.Accept(); return 0, err })
+	if err := a.SetDeadline(past()); err != nil {
+		t.Fatal(err)
+	}
+	if r := soon(t, "Accept", ended); !errors.Is(r.err, os.ErrDeadlineExceeded) {
+		t.Errorf("Accept = %v, want %v", r.err, os.ErrDeadlineExceeded)
+	}
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if c, err := a.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Accept after the deadline = %v, %v; want %v", c, err, os.ErrDeadlineExceeded)
+	}
+	if err := a.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	next, err := NewAcceptor(ln, new(Closer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if err := next.SetDeadline(time.Time{}); err != nil { // where it is that of ln
+		t.Fatal(err)
+	}
+	c, err := next.Accept()
+	if err != nil {
+		t.Fatalf("Accept by another Acceptor = %v", err)
+	}
+	defer c.Close()
+	if got, want := c.RemoteAddr().String(), peer.LocalAddr().String(); got != want {
+		t.Errorf("it accepted %s, want %s, who was queued", got, want)
+	}
+}
+
+type bare struct{ net.Listener }
+
+func TestAcceptorWantsDeadlines(t *testing.T) {
+	if _, err := NewAcceptor(bare{}, new(Closer)); err == nil {
+		t.Error("NewAcceptor took a listener without deadlines")
+	}
+}
