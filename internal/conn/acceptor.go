@@ -30,9 +30,8 @@ func NewAcceptor(ln net.Listener, closer *Closer) (*Acceptor, error) {
 	if !isTCP || !rawByDefault {
 		return a, nil
 	}
-	raw, err := newRawAcceptor(ln, address.AddrPort(), closer)
-	a.raw = raw
-	return a, err
+	a.raw, _ = newRawAcceptor(ln, address.AddrPort(), closer) // or ln does it: it has what it needs
+	return a, nil
 }
 
 // Accept waits for a connection, until the deadline. Errors are those of a net.Listener.
