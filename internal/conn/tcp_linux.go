@@ -5,18 +5,17 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// tcpConn is a connection that a Dialer opened or an Acceptor accepted.
+// tcpConn is a connection that a Dialer opened or an Acceptor accepted. Its errors are those of an os.File.
 type tcpConn struct {
 	closer *Closer
 	file   *os.File
-	raw    rawConn
+	raw    syscall.RawConn
 	peer   netip.AddrPort
 	local  netip.AddrPort // the zero one when it is not known
 }
@@ -29,40 +28,15 @@ func newTCPConn(fd uintptr, closer *Closer, peer, local netip.AddrPort) (*tcpCon
 		_ = c.file.Close()
 		return nil, err
 	}
-	c.raw.file = raw
+	c.raw = raw
 	return c, nil
 }
 
-// rawConn is the descriptor of a tcpConn. It says what connections of net say once they are closed; an os.File has other words.
-type rawConn struct {
-	file   syscall.RawConn
-	closed atomic.Bool
-}
-
-// Control implements syscall.RawConn.
-func (r *rawConn) Control(f func(fd uintptr)) error { return r.said(r.file.Control(f)) }
-
-// Read implements syscall.RawConn.
-func (r *rawConn) Read(f func(fd uintptr) (done bool)) error { return r.said(r.file.Read(f)) }
-
-// Write implements syscall.RawConn.
-func (r *rawConn) Write(f func(fd uintptr) (done bool)) error { return r.said(r.file.Write(f)) }
-
-func (r *rawConn) said(err error) error {
-	if err != nil && r.closed.Load() {
-		return net.ErrClosed
-	}
-	return err
-}
-
 // SyscallConn implements syscall.Conn.
-func (c *tcpConn) SyscallConn() (syscall.RawConn, error) { return &c.raw, nil }
+func (c *tcpConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
 
 // Close implements net.Conn.
-func (c *tcpConn) Close() error {
-	c.raw.closed.Store(true)
-	return c.file.Close()
-}
+func (c *tcpConn) Close() error { return c.file.Close() }
 
 // leave implements leaver.
 func (c *tcpConn) leave() {
