@@ -30,7 +30,22 @@ func (d *Dialer) dialRaw(ctx context.Context, limit time.Duration, to netip.Addr
 	return c, nil
 }
 
+// mostSelves is how often a connection may turn out to lead to itself. That is so where the port is one that the system
+// also gives to those who connect: when nobody listens there, TCP lets a socket connect with itself.
+const mostSelves = 3
+
 func (d *Dialer) connect(ctx context.Context, limit time.Duration, to netip.AddrPort) (*tcpConn, error) {
+	for range mostSelves {
+		c, err := d.try(ctx, limit, to)
+		if err != nil || !c.isOwnPeer() {
+			return c, err
+		}
+		_ = c.Close()
+	}
+	return nil, os.NewSyscallError("connect", unix.ECONNREFUSED)
+}
+
+func (d *Dialer) try(ctx context.Context, limit time.Duration, to netip.AddrPort) (*tcpConn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -111,4 +126,10 @@ func (c *tcpConn) established(ctx context.Context, limit time.Duration) error {
 	}
 	_ = c.file.SetWriteDeadline(time.Time{})
 	return failed
+}
+
+// isOwnPeer reports whether both ends are the same.
+func (c *tcpConn) isOwnPeer() (own bool) {
+	_ = c.raw.Control(func(fd uintptr) { own = ownAddress(fd) == c.peer })
+	return own
 }

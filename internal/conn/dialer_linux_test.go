@@ -55,6 +55,54 @@ func TestDialerTakesNoPortBeforeItConnects(t *testing.T) {
 	}
 }
 
+// TCP lets a socket connect with itself; whoever looks for a server has not found one then.
+func TestDialerTellsAConnectionToItself(t *testing.T) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	own := ownAddress(uintptr(fd))
+	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Addr: own.Addr().As4(), Port: int(own.Port())}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
+	c, err := newTCPConn(uintptr(fd), new(Closer), own, netip.AddrPort{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if !c.isOwnPeer() {
+		t.Error("isOwnPeer() = false for a socket that is connected with itself")
+	}
+	ours := dialed(t)
+	if ours.isOwnPeer() {
+		t.Error("isOwnPeer() = true for a connection to a server")
+	}
+}
+
+// dialed is a connection as dialRaw makes it, also where Dial does not ask for it.
+func dialed(t *testing.T) *tcpConn {
+	t.Helper()
+	address, accepted := server(t, "127.0.0.1")
+	d := NewDialer(netip.Addr{})
+	t.Cleanup(d.Retire)
+	c, err := d.dialRaw(t.Context(), patience, netip.MustParseAddrPort(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := soon(t, "Accept", accepted)
+	t.Cleanup(func() {
+		c.Close()
+		peer.Close()
+	})
+	return c.(*tcpConn)
+}
+
 // descriptor is a RawConn of which only Control is there.
 type descriptor int
 
