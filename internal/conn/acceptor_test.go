@@ -40,8 +40,11 @@ func TestAcceptorKnowsBothEnds(t *testing.T) {
 			a, ln := acceptorFor(t, "tcp", tt.listen)
 			_, port, _ := net.SplitHostPort(ln.Addr().String())
 			peer, err := net.Dial("tcp", net.JoinHostPort(tt.host, port))
+			if err != nil && tt.host == "::1" {
+				t.Skipf("no IPv6 here: %v", err)
+			}
 			if err != nil {
-				t.Skip(err)
+				t.Fatal(err)
 			}
 			defer peer.Close()
 			c, err := a.Accept()

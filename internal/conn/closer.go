@@ -20,7 +20,6 @@ type Closer struct {
 	left    []io.Closer
 	null    *os.File        // the null device; nil before it is needed, and where it cannot be had
 	raw     syscall.RawConn // that
-	tried   bool            // to open it
 	retired bool
 }
 
@@ -40,7 +39,7 @@ func (c *Closer) Retire() {
 	if c.null != nil {
 		left = append(left, c.null)
 	}
-	c.left, c.null, c.raw, c.tried, c.retired = nil, nil, nil, true, true
+	c.left, c.null, c.raw, c.retired = nil, nil, nil, true
 	c.mu.Unlock()
 	closeAll(left)
 }
@@ -74,8 +73,7 @@ func (c *Closer) close(d io.Closer, lead func(null uintptr) error) {
 func (c *Closer) device() syscall.RawConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.tried {
-		c.tried = true
+	if c.null == nil && !c.retired {
 		if f, err := os.OpenFile(os.DevNull, os.O_RDWR, 0); err == nil {
 			c.null = f
 			c.raw, _ = f.SyscallConn()

@@ -143,7 +143,7 @@ func deaf(t *testing.T) string {
 		}
 		t.Cleanup(func() { c.Close() })
 	}
-	t.Skip("this system lets any number of connections wait")
+	t.Fatal("a socket without room lets any number of connections wait")
 	return ""
 }
 
@@ -230,7 +230,7 @@ func descriptorsOpen(t *testing.T) int {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	return len(all)
 }

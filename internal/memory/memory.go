@@ -38,10 +38,7 @@ const (
 // And it puts collections off while the heap is small, unless GOGC is set, which is for whoever knows better.
 func Mind(ctx context.Context) {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
-	percent := 0
-	if os.Getenv("GOGC") != "" {
-		percent = -1
-	}
+	ours, percent := os.Getenv("GOGC") == "", 0
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	t := trimmer{}
@@ -52,7 +49,7 @@ func Mind(ctx context.Context) {
 		case <-tick.C:
 		}
 		metrics.Read(sample)
-		if p := percentOf(sample[1].Value.Uint64()); percent >= 0 && p != percent {
+		if p := percentOf(sample[1].Value.Uint64()); ours && p != percent {
 			debug.SetGCPercent(p)
 			percent = p
 		}
