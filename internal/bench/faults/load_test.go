@@ -133,8 +133,11 @@ func (c *caller) make(k call) {
 	method := c.load.methods[k.number%len(c.load.methods)]
 	id := fmt.Sprintf("%s-%d", method, k.number)
 	answer, err := c.exchange(method, id)
-	anew := c.load.again && answer == noAnswer // a connection that has just been made is idle, too, until the request is there
-	if anew {
+	anew := false
+	// A connection that has just been made is idle, too, until the request is there; while others come in hundreds, that may
+	// happen to the next one as well.
+	for tries := 0; c.load.again && answer == noAnswer && tries < 3; tries++ {
+		anew = true
 		c.hangUp()
 		answer, err = c.exchange(method, id)
 	}
