@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Acceptor accepts the connections of a listening socket, for one goroutine. Those of TCP are accepted without telling the
-// runtime, as a Dialer dials.
+// Acceptor accepts the connections of a listening socket, for one goroutine. It does so without telling the runtime, as a
+// Dialer dials, and leaves it to whoever waits for a connection to tell the poller.
 type Acceptor struct {
 	ln  deadlined
 	raw *rawAcceptor // nil where ln does the work
@@ -26,11 +26,9 @@ func NewAcceptor(ln net.Listener, closer *Closer) (*Acceptor, error) {
 		return nil, fmt.Errorf("%T has no deadlines", ln)
 	}
 	a := &Acceptor{ln: timed}
-	address, isTCP := ln.Addr().(*net.TCPAddr)
-	if !isTCP || !rawByDefault {
-		return a, nil
+	if rawByDefault {
+		a.raw, _ = newRawAcceptor(ln, closer) // or ln does it: it has what it needs
 	}
-	a.raw, _ = newRawAcceptor(ln, address.AddrPort(), closer) // or ln does it: it has what it needs
 	return a, nil
 }
 
@@ -41,7 +39,8 @@ func (a *Acceptor) Accept() (net.Conn, error) {
 	}
 	c, err := a.raw.accept()
 	if err != nil {
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: a.ln.Addr(), Err: err}
+		at := a.ln.Addr()
+		return nil, &net.OpError{Op: "accept", Net: at.Network(), Addr: at, Err: err}
 	}
 	return c, nil
 }

@@ -3,7 +3,6 @@ package conn
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 
@@ -13,33 +12,38 @@ import (
 // rawAcceptor has a descriptor of its own: one of net cannot be waited for from outside.
 type rawAcceptor struct {
 	closer *Closer
-	local  netip.AddrPort // of all connections; the zero one where each has its own
+	local  net.Addr // of all connections; nil where each has its own
 	file   *os.File
 	raw    syscall.RawConn
 
 	step func(fd uintptr) (done bool)
-	next *tcpConn
+	next *rawConn
 	err  error
 }
 
-func newRawAcceptor(ln net.Listener, local netip.AddrPort, closer *Closer) (*rawAcceptor, error) {
+// newRawAcceptor returns nil for a socket that it does not know.
+func newRawAcceptor(ln net.Listener, closer *Closer) (*rawAcceptor, error) {
 	sc, ok := ln.(syscall.Conn)
-	if !ok {
+	local := ln.Addr()
+	if network := local.Network(); !ok || network != "tcp" && network != "unix" {
 		return nil, nil
 	}
 	listening, err := sc.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	a := &rawAcceptor{closer: closer}
+	a := &rawAcceptor{closer: closer, local: local}
 	a.step = a.acceptStep
-	if !local.Addr().IsUnspecified() {
-		a.local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+	tcp, isTCP := local.(*net.TCPAddr)
+	if isTCP && tcp.IP.IsUnspecified() {
+		a.local = nil
 	}
 	own, failed := 0, error(nil)
 	err = listening.Control(func(fd uintptr) {
 		own, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
-		setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // for whatever is accepted: it is inherited
+		if isTCP {
+			setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // for whatever is accepted: it is inherited
+		}
 	})
 	if err = errors.Join(err, os.NewSyscallError("fcntl", failed)); err != nil {
 		return nil, err
@@ -52,12 +56,15 @@ func newRawAcceptor(ln net.Listener, local netip.AddrPort, closer *Closer) (*raw
 	return a, nil
 }
 
-func (a *rawAcceptor) accept() (*tcpConn, error) {
+func (a *rawAcceptor) accept() (net.Conn, error) {
 	a.next, a.err = nil, nil
 	if err := a.raw.Read(a.step); err != nil {
 		return nil, err
 	}
-	return a.next, a.err
+	if a.err != nil {
+		return nil, a.err
+	}
+	return a.next, nil
 }
 
 // acceptStep is what the poller calls until it returns true.
@@ -66,7 +73,7 @@ func (a *rawAcceptor) acceptStep(fd uintptr) (done bool) {
 		s, peer, errno := accept(fd)
 		switch errno {
 		case 0:
-			a.next, a.err = newTCPConn(s, a.closer, peer, a.local)
+			a.next = newRawConn(s, a.closer, peer, a.local)
 			return true
 		case unix.EAGAIN:
 			return false

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"crypto/rand"
 	"errors"
 	"net"
 	"os"
@@ -74,19 +75,38 @@ func TestAcceptorKnowsBothEnds(t *testing.T) {
 	}
 }
 
-func TestAcceptorOfAUnixSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	a, _ := acceptorFor(t, "unix", path)
-	peer, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
+func TestAcceptorOfAUnixSocketKnowsBothEnds(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "s")
+	a, ln := acceptorFor(t, "unix", path)
+	for name, from := range map[string]*net.UnixAddr{
+		"nameless": nil,
+		"path":     {Name: filepath.Join(folder, "caller"), Net: "unix"},
+		"abstract": {Name: "@mtls-proxy-" + rand.Text(), Net: "unix"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			peer, err := net.DialUnix("unix", from, &net.UnixAddr{Name: path, Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer peer.Close()
+			c, err := a.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if got := c.LocalAddr(); got.Network() != "unix" || got.String() != ln.Addr().String() {
+				t.Errorf("LocalAddr() = %s %s, want %s", got.Network(), got, ln.Addr())
+			}
+			want := "@" // as net has it
+			if from != nil {
+				want = from.Name
+			}
+			if got := c.RemoteAddr(); got.Network() != "unix" || got.String() != want {
+				t.Errorf("RemoteAddr() = %s %s, want unix %s", got.Network(), got, want)
+			}
+		})
 	}
-	defer peer.Close()
-	c, err := a.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
 }
 
 // Who stops accepting leaves the socket to somebody else, with what is queued there.

@@ -34,10 +34,10 @@ func (d *Dialer) dialRaw(ctx context.Context, limit time.Duration, to netip.Addr
 // also gives to those who connect: when nobody listens there, TCP lets a socket connect with itself.
 const mostSelves = 3
 
-func (d *Dialer) connect(ctx context.Context, limit time.Duration, to netip.AddrPort) (*tcpConn, error) {
+func (d *Dialer) connect(ctx context.Context, limit time.Duration, to netip.AddrPort) (*rawConn, error) {
 	for range mostSelves {
 		c, err := d.try(ctx, limit, to)
-		if err != nil || !c.isOwnPeer() {
+		if err != nil || c.ownAddress() != to {
 			return c, err
 		}
 		_ = c.Close()
@@ -45,7 +45,7 @@ func (d *Dialer) connect(ctx context.Context, limit time.Duration, to netip.Addr
 	return nil, os.NewSyscallError("connect", unix.ECONNREFUSED)
 }
 
-func (d *Dialer) try(ctx context.Context, limit time.Duration, to netip.AddrPort) (*tcpConn, error) {
+func (d *Dialer) try(ctx context.Context, limit time.Duration, to netip.AddrPort) (*rawConn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -53,11 +53,12 @@ func (d *Dialer) try(ctx context.Context, limit time.Duration, to netip.AddrPort
 	if err != nil {
 		return nil, err
 	}
-	c, err := newTCPConn(fd, &d.Closer, to, netip.AddrPort{})
-	if err != nil {
-		return nil, err
+	c := newRawConn(fd, &d.Closer, net.TCPAddrFromAddrPort(to), nil)
+	err = c.established(ctx, limit)
+	if err == nil {
+		_, err = c.file.poll() // what is said first will be waited for
 	}
-	if err := c.established(ctx, limit); err != nil {
+	if err != nil {
 		_ = c.Close()
 		return nil, err
 	}
@@ -99,7 +100,7 @@ func (d *Dialer) begin(to netip.AddrPort) (uintptr, error) {
 }
 
 // established waits until the connection is there. On loopback it is already.
-func (c *tcpConn) established(ctx context.Context, limit time.Duration) error {
+func (c *rawConn) established(ctx context.Context, limit time.Duration) error {
 	var failed error
 	step := func(fd uintptr) bool {
 		var done bool
@@ -107,7 +108,7 @@ func (c *tcpConn) established(ctx context.Context, limit time.Duration) error {
 		return done || failed != nil
 	}
 	done := false
-	if err := c.raw.Control(func(fd uintptr) { done = step(fd) }); err != nil {
+	if err := c.file.Control(func(fd uintptr) { done = step(fd) }); err != nil {
 		return err
 	}
 	if done {
@@ -117,7 +118,7 @@ func (c *tcpConn) established(ctx context.Context, limit time.Duration) error {
 		_ = c.file.SetWriteDeadline(time.Now().Add(limit))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.file.SetWriteDeadline(past()) })
-	err := c.raw.Write(step) // the poller forgets what it knew before step looks
+	err := c.file.Write(step) // the poller forgets what it knew before step looks
 	if !stop() {
 		return ctx.Err()
 	}
@@ -126,10 +127,4 @@ func (c *tcpConn) established(ctx context.Context, limit time.Duration) error {
 	}
 	_ = c.file.SetWriteDeadline(time.Time{})
 	return failed
-}
-
-// isOwnPeer reports whether both ends are the same.
-func (c *tcpConn) isOwnPeer() (own bool) {
-	_ = c.raw.Control(func(fd uintptr) { own = ownAddress(fd) == c.peer })
-	return own
 }

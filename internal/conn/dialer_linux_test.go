@@ -71,36 +71,11 @@ func TestDialerTellsAConnectionToItself(t *testing.T) {
 	if err := syscall.SetNonblock(fd, true); err != nil {
 		t.Fatal(err)
 	}
-	c, err := newTCPConn(uintptr(fd), new(Closer), own, netip.AddrPort{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newRawConn(uintptr(fd), new(Closer), net.TCPAddrFromAddrPort(own), nil)
 	defer c.Close()
-	if !c.isOwnPeer() {
-		t.Error("isOwnPeer() = false for a socket that is connected with itself")
+	if got := c.ownAddress(); got != own {
+		t.Errorf("ownAddress() = %v for a socket that is connected with itself at %v", got, own)
 	}
-	ours := dialed(t)
-	if ours.isOwnPeer() {
-		t.Error("isOwnPeer() = true for a connection to a server")
-	}
-}
-
-// dialed is a connection as dialRaw makes it, also where Dial does not ask for it.
-func dialed(t *testing.T) *tcpConn {
-	t.Helper()
-	address, accepted := server(t, "127.0.0.1")
-	d := NewDialer(netip.Addr{})
-	t.Cleanup(d.Retire)
-	c, err := d.dialRaw(t.Context(), patience, netip.MustParseAddrPort(address))
-	if err != nil {
-		t.Fatal(err)
-	}
-	peer := soon(t, "Accept", accepted)
-	t.Cleanup(func() {
-		c.Close()
-		peer.Close()
-	})
-	return c.(*tcpConn)
 }
 
 // descriptor is a RawConn of which only Control is there.

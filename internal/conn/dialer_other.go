@@ -19,10 +19,8 @@ func (*Dialer) dialRaw(context.Context, time.Duration, netip.AddrPort) (net.Conn
 	return nil, errors.ErrUnsupported
 }
 
-type tcpConn struct{ net.Conn }
-
 // rawAcceptor is never there.
 type rawAcceptor struct{ file *os.File }
 
-func newRawAcceptor(net.Listener, netip.AddrPort, *Closer) (*rawAcceptor, error) { return nil, nil }
-func (*rawAcceptor) accept() (*tcpConn, error)                                   { return nil, errors.ErrUnsupported }
+func newRawAcceptor(net.Listener, *Closer) (*rawAcceptor, error) { return nil, nil }
+func (*rawAcceptor) accept() (net.Conn, error)                   { return nil, errors.ErrUnsupported }

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -59,7 +60,7 @@ func (l *Lot) Park(s *Socket, wake func()) error {
 		if s.parked {
 			how = unix.EPOLL_CTL_MOD
 		}
-		failed = unix.EpollCtl(l.set, how, int(fd), &event)
+		failed = epollControl(l.set, how, fd, &event)
 		if failed != nil {
 			l.leave(int32(fd))
 			return
@@ -107,9 +108,9 @@ func (l *Lot) watch() {
 	// The error is that of Close.
 	_ = l.raw.Read(func(uintptr) bool {
 		for {
-			n, err := unix.EpollWait(l.set, events[:], 0)
+			n, err := epollNow(l.set, events[:])
 			switch {
-			case err == unix.EINTR:
+			case errors.Is(err, unix.EINTR):
 			case err != nil:
 				return true
 			case n == 0:

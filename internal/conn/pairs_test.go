@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -27,7 +28,11 @@ func networks() []network {
 	return []network{
 		{"tcp", tcpPair, true, true},
 		{"dialed", dialedPair, true, true},
+		{"accepted", func(t *testing.T) (ours, theirs net.Conn) { return acceptedPair(t, "tcp", "127.0.0.1:0") }, true, true},
 		{"unix", unixPair, true, false},
+		{"accepted unix", func(t *testing.T) (ours, theirs net.Conn) {
+			return acceptedPair(t, "unix", filepath.Join(t.TempDir(), "s"))
+		}, true, false},
 		{"pipe", func(*testing.T) (net.Conn, net.Conn) { return net.Pipe() }, false, false},
 	}
 }
@@ -59,6 +64,20 @@ func dialedPair(t *testing.T) (ours, theirs net.Conn) {
 		t.Fatal(err)
 	}
 	return ours, soon(t, "Accept", accepted)
+}
+
+// acceptedPair is a connection that an Acceptor accepted.
+func acceptedPair(t *testing.T, network, address string) (ours, theirs net.Conn) {
+	t.Helper()
+	a, ln := acceptorFor(t, network, address)
+	theirs, err := net.Dial(network, ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ours, err = a.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return ours, theirs
 }
 
 func unixPair(t *testing.T) (ours, theirs net.Conn) {

@@ -3,6 +3,7 @@ package conn
 import (
 	"encoding/binary"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -112,16 +113,19 @@ func connected(fd uintptr) (bool, error) {
 	return errno == 0, nil
 }
 
-// accept is accept4(2) on a listening TCP socket: a non-blocking socket, and the peer's address.
-func accept(fd uintptr) (uintptr, netip.AddrPort, syscall.Errno) {
+// accept is accept4(2): a non-blocking socket, and the peer's address.
+func accept(fd uintptr) (uintptr, net.Addr, syscall.Errno) {
 	var peer unix.RawSockaddrAny
 	size := uint32(unsafe.Sizeof(peer))
 	s, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, fd, uintptr(unsafe.Pointer(&peer)), uintptr(unsafe.Pointer(&size)),
 		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
-		return 0, netip.AddrPort{}, errno
+		return 0, nil, errno
 	}
-	return s, addressOf(&peer), 0
+	if peer.Addr.Family == unix.AF_UNIX {
+		return s, &net.UnixAddr{Name: unixName(&peer), Net: "unix"}, 0
+	}
+	return s, net.TCPAddrFromAddrPort(addressOf(&peer)), 0
 }
 
 // ownAddress is our end's address of a TCP socket; the zero one when it has none.
@@ -151,6 +155,15 @@ func addressOf(sa *unix.RawSockaddrAny) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// unixName is the name of a Unix socket as net has it: one that is no path begins with "@", and most have no more than that.
+func unixName(sa *unix.RawSockaddrAny) string {
+	path := (*unix.RawSockaddrUnix)(unsafe.Pointer(sa)).Path
+	if path[0] == 0 {
+		path[0] = '@'
+	}
+	return unix.ByteSliceToString(unsafe.Slice((*byte)(unsafe.Pointer(&path)), len(path)))
+}
+
 // networkOrder turns a port as it is in a socket's address into a number, or back.
 func networkOrder(port uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))
@@ -162,4 +175,30 @@ func replace(fd, by uintptr) error {
 		return os.NewSyscallError("dup3", errno)
 	}
 	return nil
+}
+
+// closeNow closes a socket that does not linger.
+func closeNow(fd uintptr) error {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_CLOSE, fd, 0, 0); errno != 0 {
+		return os.NewSyscallError("close", errno)
+	}
+	return nil
+}
+
+// epollControl is epoll_ctl(2).
+func epollControl(set, how int, fd uintptr, event *unix.EpollEvent) error {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(set), uintptr(how), fd, uintptr(unsafe.Pointer(event)), 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("epoll_ctl", errno)
+	}
+	return nil
+}
+
+// epollNow is epoll_wait(2) for what is there now.
+func epollNow(set int, events []unix.EpollEvent) (int, error) {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(set), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0, os.NewSyscallError("epoll_wait", errno)
+	}
+	return int(n), nil
 }

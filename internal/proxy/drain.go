@@ -130,7 +130,7 @@ func (d *drain) step(expired bool) {
 		switch p := phaseOf(w); {
 		case !p.idle():
 		case d.keep == 0:
-			if p != phaseFresh || late {
+			if !p.fresh() || late {
 				x.cancel(w, cancelDrain)
 			}
 		case late && extra > 0:

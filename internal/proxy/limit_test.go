@@ -220,3 +220,26 @@ func TestProbeIsNotForCallers(t *testing.T) {
 		c.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").answer().ok(k)
 	}
 }
+
+func TestWhoIsEvictedFirst(t *testing.T) {
+	idle := func(deadline int64, p phase, number uint64) *session {
+		x := &session{number: number}
+		x.deadline.Store(deadline)
+		x.word.Store(uint64(p))
+		return x
+	}
+	inOrder := []*session{
+		idle(1, phaseIdle, 4), // has been idle for longest
+		idle(2, phaseFresh, 2),
+		idle(2, phaseFreshParked, 3),
+		idle(2, phaseParked, 1), // has been served before
+		idle(2, phaseIdle, 5),
+	}
+	for i, x := range inOrder {
+		for j, y := range inOrder {
+			if got := x.goesBefore(x.word.Load(), y, y.word.Load()); got != (i < j) {
+				t.Errorf("goesBefore(%d, %d) = %v", i, j, got)
+			}
+		}
+	}
+}

@@ -4,7 +4,8 @@ import "time"
 
 // parkAfter is how long a session is idle with a goroutine. The stack of that is most of what an idle caller costs; to
 // begin again with another takes some microseconds, which somebody who comes back sooner does not pay. Who took longer
-// the last time, or was never seen to come back, is parked as soon as he has his answer.
+// the last time, or was never seen to come back, is parked as soon as he has his answer; who has asked for nothing yet, as soon
+// as he is seen to be slower than we are.
 const parkAfter = 500 * time.Millisecond
 
 // resting is for how long an idle session has been so, more or less.
@@ -44,10 +45,9 @@ func (x *session) pause(why phase) exit {
 	return x.park()
 }
 
-// retire reports whether the session leaves its goroutine now that there is nothing to do. One that nobody has asked for
-// anything yet does not: the first request is most likely on its way.
+// retire reports whether the session leaves its goroutine now that there is nothing to do.
 func (x *session) retire() bool {
-	x.retired = !x.brisk && !x.probe && x.server.lot != nil && x.reason() == phaseIdle
+	x.retired = !x.brisk && !x.probe && x.server.lot != nil && x.reason().idle()
 	return x.retired
 }
 
@@ -60,7 +60,11 @@ func (x *session) park() exit {
 		x.ending.Unlock()
 		return over
 	}
-	x.word.Store((w>>8+1)<<8 | uint64(phaseParked))
+	to := phaseParked
+	if phaseOf(w) == phaseFresh {
+		to = phaseFreshParked
+	}
+	x.word.Store(following(w, to))
 	err := x.server.lot.Park(x.socket, x.unpark)
 	x.ending.Unlock()
 	if err == nil || !x.rouse() {
@@ -77,12 +81,20 @@ func (x *session) unpark() {
 	}
 }
 
-// rouse makes a parked session an idle one. False: somebody else did so, or cancelled it.
+// rouse makes a parked session one that has a goroutine. False: somebody else did so, or cancelled it.
 func (x *session) rouse() bool {
-	w := x.word.Load()
-	if phaseOf(w) != phaseParked || !x.word.CompareAndSwap(w, (w>>8+1)<<8|uint64(phaseIdle)) {
-		return false
+	for {
+		w := x.word.Load()
+		if !phaseOf(w).parked() {
+			return false
+		}
+		to := phaseIdle
+		if phaseOf(w).fresh() {
+			to = phaseFresh
+		}
+		if x.word.CompareAndSwap(w, following(w, to)) { // else it has just ceased to be fresh, or to be parked
+			x.brisk = to == phaseIdle && x.resting(x.server.clock.Load()) < parkAfter
+			return true
+		}
 	}
-	x.brisk = x.resting(x.server.clock.Load()) < parkAfter
-	return true
 }

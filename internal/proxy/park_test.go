@@ -19,7 +19,7 @@ func (k *kit) parked() *caller {
 func TestCallersArePaidForWhenTheyShowHaste(t *testing.T) {
 	k := start(t, setup{})
 	c := k.dial()
-	k.any("the session has begun", in(phaseFresh))
+	k.any("the session has begun", in(phaseFreshParked))
 	k.server.mu.Lock() // the sweeper, which parks who was in haste and is not any more, has to wait
 	defer k.server.mu.Unlock()
 	c.send(get("/")).answer().ok(k)
@@ -36,6 +36,18 @@ func TestCallersArePaidForWhenTheyShowHaste(t *testing.T) {
 	if n := k.server.lot.Len(); n != 0 {
 		t.Errorf("Len() of the lot = %d for a caller in haste", n)
 	}
+}
+
+// Who connects is expected to ask for something at once, and is spared by a drain for that reason, but not for long.
+func TestCallersWhoAskForNothing(t *testing.T) {
+	k := start(t, setup{})
+	c := k.dial()
+	k.any("the session has no goroutine", in(phaseFreshParked))
+	if n := k.server.lot.Len(); n != 1 {
+		t.Errorf("Len() of the lot = %d with one parked", n)
+	}
+	k.any("the session is like others that are idle", in(phaseParked))
+	c.send(get("/")).answer().ok(k)
 }
 
 func TestParkedCallersAreServed(t *testing.T) {

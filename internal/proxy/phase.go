@@ -16,16 +16,17 @@ import (
 type phase uint8
 
 const (
-	phaseFresh   phase = iota // waiting for the first byte of the first request
-	phaseIdle                 // waiting for the first byte of another
-	phaseParked               // the same, without a goroutine
-	phaseHead                 // waiting for the rest of a request's head
-	phaseRequest              // limits, connection, sending; also waiting, where timeout.request ends before the other one
-	phaseUpload               // sending a body that is still arriving
-	phaseHeader               // waiting for the response's head
-	phaseStream               // passing on the response's body
-	phaseTunnel               // passing on bytes both ways
-	phaseLinger               // letting the caller read the last answer
+	phaseFresh       phase = iota // waiting for the first byte of the first request
+	phaseFreshParked              // the same, without a goroutine
+	phaseIdle                     // waiting for the first byte of another request; or of the first one, for longer than parkAfter
+	phaseParked                   // the same, without a goroutine
+	phaseHead                     // waiting for the rest of a request's head
+	phaseRequest                  // limits, connection, sending; also waiting, where timeout.request ends before the other one
+	phaseUpload                   // sending a body that is still arriving
+	phaseHeader                   // waiting for the response's head
+	phaseStream                   // passing on the response's body
+	phaseTunnel                   // passing on bytes both ways
+	phaseLinger                   // letting the caller read the last answer
 
 	cancelIdle    phase = iota + 16 // too long without a request
 	cancelDrain                     // the service stops, or the listener left
@@ -48,6 +49,9 @@ const (
 
 func phaseOf(word uint64) phase { return phase(word) }
 
+// following is the word of the phase that comes after that of word.
+func following(word uint64, to phase) uint64 { return (word>>8+1)<<8 | uint64(to) }
+
 func (p phase) cancelled() bool { return p >= cancelIdle }
 
 // exchanging reports whether a request is being answered.
@@ -61,6 +65,12 @@ func (p phase) harmless() bool { return p >= cancelIdle && p <= cancelEvict }
 
 // idle reports whether the session waits for a request of which not a byte has come.
 func (p phase) idle() bool { return p <= phaseParked }
+
+// fresh reports whether that is the first request, which is most likely on its way.
+func (p phase) fresh() bool { return p == phaseFresh || p == phaseFreshParked }
+
+// parked reports whether the session is in the server's lot and has no goroutine.
+func (p phase) parked() bool { return p == phaseFreshParked || p == phaseParked }
 
 // pausing reports whether the session goes on later, if nothing happens in the same moment.
 func (p phase) pausing() bool { return p == cancelPark || p == cancelKeep }
@@ -133,7 +143,7 @@ func (x *session) cancel(word uint64, why phase) bool {
 	if !x.word.CompareAndSwap(word, word&^0xff|uint64(why)) {
 		return false
 	}
-	if phaseOf(word) == phaseParked {
+	if phaseOf(word).parked() {
 		x.server.lot.Leave(x.socket)
 		x.start()
 		return true
@@ -166,7 +176,7 @@ func (x *session) advance(to phase, deadline int64) bool {
 		if phaseOf(w).cancelled() {
 			return false
 		}
-		if x.word.CompareAndSwap(w, (w>>8+1)<<8|uint64(to)) {
+		if x.word.CompareAndSwap(w, following(w, to)) {
 			return true
 		}
 	}
@@ -201,7 +211,7 @@ func (x *session) reset(to phase, deadline int64) {
 // enterPhase is advance for a session that was cancelled. The caller holds ending.
 func (x *session) enterPhase(to phase, deadline int64) {
 	x.deadline.Store(deadline)
-	x.word.Store((x.word.Load()>>8+1)<<8 | uint64(to))
+	x.word.Store(following(x.word.Load(), to))
 }
 
 // reason is why the session was cancelled; a phase that is not cancelled if it was not.

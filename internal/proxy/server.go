@@ -57,6 +57,7 @@ type Server struct {
 
 	mu       sync.Mutex // guards the following
 	sessions map[*session]struct{}
+	adopted  uint64                  // sessions so far
 	serving  []net.Addr              // where Serve accepts
 	probes   map[netip.AddrPort]bool // where probes come from
 	unix     map[string]bool         // likewise, for Unix sockets
@@ -211,6 +212,8 @@ func (s *Server) adopt(ctx context.Context, snap *snapshot.Snapshot, listener st
 	s.mu.Lock()
 	s.watch()
 	x.probe = s.isProbe(c.RemoteAddr())
+	s.adopted++
+	x.number = s.adopted
 	s.sessions[x] = struct{}{}
 	s.mu.Unlock()
 	x.metrics.Accepted()
@@ -266,7 +269,7 @@ func (s *Server) evict() bool {
 			if !phaseOf(w).idle() || x.probe || !x.counted.Load() {
 				continue
 			}
-			if oldest == nil || x.deadline.Load() < oldest.deadline.Load() {
+			if oldest == nil || x.goesBefore(w, oldest, word) {
 				oldest, word = x, w
 			}
 		}
@@ -278,6 +281,19 @@ func (s *Server) evict() bool {
 		}
 	}
 	return false
+}
+
+// goesBefore reports whether x, which is idle by its word, is evicted rather than y. Deadlines tell who has been idle for longer, but
+// only to a tick of the clock, in which a flood of connections may come: of these, those go first that have asked for nothing yet, and
+// of those again whoever came first.
+func (x *session) goesBefore(word uint64, y *session, wordOfY uint64) bool {
+	if a, b := x.deadline.Load(), y.deadline.Load(); a != b {
+		return a < b
+	}
+	if a, b := phaseOf(word).fresh(), phaseOf(wordOfY).fresh(); a != b {
+		return a
+	}
+	return x.number < y.number
 }
 
 // enter takes a place among the connections for x, making room if need be, and one among its caller's. It returns the

@@ -26,6 +26,7 @@ type session struct {
 	shares   *admission.Shares
 	loopback bool
 	probe    bool   // the watchdog's own; set before the goroutine starts
+	number   uint64 // in the order of their coming; likewise
 	start    func() // gives it a goroutine, when it has none
 	metrics  *metrics.Listener
 

@@ -85,7 +85,10 @@ func (x *session) look(snap *snapshot.Snapshot, now time.Time, clock int64) {
 	} else {
 		x.swept.left = time.Time{}
 	}
-	if p == phaseParked {
+	if p.parked() {
+		if p == phaseFreshParked && x.resting(clock) >= parkAfter {
+			x.word.CompareAndSwap(w, following(w, phaseParked))
+		}
 		return
 	}
 	up := x.up.Load()
@@ -122,7 +125,7 @@ func (x *session) leave(w uint64, snap *snapshot.Snapshot, now time.Time) {
 		x.swept.left = now
 	}
 	switch p := phaseOf(w); {
-	case p == phaseIdle, p == phaseParked, p == phaseFresh && now.Sub(x.swept.left) > freshGrace:
+	case p.idle() && (!p.fresh() || now.Sub(x.swept.left) > freshGrace):
 		x.cancel(w, cancelDrain)
 	case now.Sub(x.swept.left) >= snap.Drain:
 		x.cancel(w, cancelCut)
