@@ -56,7 +56,7 @@ func (d *Dialer) try(ctx context.Context, limit time.Duration, to netip.AddrPort
 	c := newRawConn(fd, &d.Closer, net.TCPAddrFromAddrPort(to), nil)
 	err = c.established(ctx, limit)
 	if err == nil {
-		_, err = c.file.poll() // what is said first will be waited for
+		err = c.file.poll() // what is said first will be waited for
 	}
 	if err != nil {
 		_ = c.Close()

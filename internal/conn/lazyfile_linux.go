@@ -14,27 +14,23 @@ import (
 //
 // It is a syscall.RawConn, and its errors are those of an os.File. It has to be closed: nothing else does so.
 type lazyFile struct {
-	name string
-	file atomic.Pointer[polledFile] // nil until somebody waits
+	polled atomic.Bool     // there is a file: file and raw are set, and stay
+	closed atomic.Bool     // set under mu
+	raw    syscall.RawConn // of file
+	file   *os.File
+	fd     uintptr // belongs to file once there is one
+	name   string
 
-	closed atomic.Bool // set under mu
-
-	mu    sync.Mutex // guards what follows
-	fd    uintptr    // belongs to file once there is one
-	users int        // whoever uses fd, having come before there was a file
+	mu    sync.Mutex // guards what follows, and whether there is a file
+	users int        // whoever uses fd, having come before there was one
 	read  time.Time  // deadlines, likewise; zero for none
 	write time.Time
 }
 
-type polledFile struct {
-	*os.File
-	raw syscall.RawConn
-}
-
 // Control implements syscall.RawConn.
 func (l *lazyFile) Control(f func(fd uintptr)) error {
-	if p := l.file.Load(); p != nil {
-		return l.closedError(p.raw.Control(f))
+	if l.polled.Load() {
+		return l.closedError(l.raw.Control(f))
 	}
 	if err := l.hold(nil); err != nil {
 		return err
@@ -46,36 +42,36 @@ func (l *lazyFile) Control(f func(fd uintptr)) error {
 
 // Read implements syscall.RawConn.
 func (l *lazyFile) Read(f func(fd uintptr) (done bool)) error {
-	p, err := l.orWait(f, &l.read)
-	if p == nil {
-		return err
+	if !l.polled.Load() {
+		if done, err := l.try(f, &l.read); done || err != nil {
+			return err
+		}
 	}
-	return l.closedError(p.raw.Read(f))
+	return l.closedError(l.raw.Read(f))
 }
 
 // Write implements syscall.RawConn.
 func (l *lazyFile) Write(f func(fd uintptr) (done bool)) error {
-	p, err := l.orWait(f, &l.write)
-	if p == nil {
-		return err
+	if !l.polled.Load() {
+		if done, err := l.try(f, &l.write); done || err != nil {
+			return err
+		}
 	}
-	return l.closedError(p.raw.Write(f))
+	return l.closedError(l.raw.Write(f))
 }
 
-// orWait calls f if there is no file yet. It returns the file to wait with, or nil when there is nothing to wait for.
-func (l *lazyFile) orWait(f func(fd uintptr) (done bool), limit *time.Time) (*polledFile, error) {
-	if p := l.file.Load(); p != nil {
-		return p, nil
-	}
+// try calls f while there is no file. When that is not done, there is one, and f is to look again: what is there already is not
+// announced.
+func (l *lazyFile) try(f func(fd uintptr) (done bool), limit *time.Time) (done bool, _ error) {
 	if err := l.hold(limit); err != nil {
-		return nil, err
+		return false, err
 	}
-	done := f(l.fd)
+	done = f(l.fd)
 	l.release()
 	if done {
-		return nil, nil
+		return true, nil
 	}
-	return l.poll() // what is announced from now on, f looks for once more
+	return false, l.poll()
 }
 
 // closedError says that it was Close that ended a wait, whatever the runtime says.
@@ -111,30 +107,30 @@ func (l *lazyFile) release() {
 }
 
 // poll makes it a file, if it is none yet.
-func (l *lazyFile) poll() (*polledFile, error) {
+func (l *lazyFile) poll() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed.Load() {
-		return nil, os.ErrClosed
+	switch {
+	case l.closed.Load():
+		return os.ErrClosed
+	case l.polled.Load():
+		return nil
 	}
-	if p := l.file.Load(); p != nil {
-		return p, nil
-	}
-	file := os.NewFile(l.fd, l.name)
-	raw, err := file.SyscallConn()
+	l.file = os.NewFile(l.fd, l.name)
+	raw, err := l.file.SyscallConn()
 	if err != nil {
 		l.closed.Store(true)
-		return nil, errors.Join(err, file.Close())
+		return errors.Join(err, l.file.Close())
 	}
+	l.raw = raw
 	if !l.read.IsZero() {
-		_ = file.SetReadDeadline(l.read)
+		_ = l.file.SetReadDeadline(l.read)
 	}
 	if !l.write.IsZero() {
-		_ = file.SetWriteDeadline(l.write)
+		_ = l.file.SetWriteDeadline(l.write)
 	}
-	p := &polledFile{file, raw}
-	l.file.Store(p)
-	return p, nil
+	l.polled.Store(true)
+	return nil
 }
 
 // Close ends all waits. The descriptor is closed as soon as nobody uses it.
@@ -144,13 +140,13 @@ func (l *lazyFile) Close() error {
 		l.mu.Unlock()
 		return os.ErrClosed
 	}
-	used, p := l.users > 0, l.file.Load()
+	used := l.users > 0
 	l.mu.Unlock()
 	if !used {
 		return l.shut()
 	}
-	if p != nil {
-		_ = p.SetDeadline(past())
+	if l.polled.Load() {
+		_ = l.file.SetDeadline(past())
 	}
 	return nil // release shuts it
 }
@@ -158,7 +154,7 @@ func (l *lazyFile) Close() error {
 // closeUnpolled is Close for what never became a file, without telling the runtime. False: it did, or somebody uses it.
 func (l *lazyFile) closeUnpolled() bool {
 	l.mu.Lock()
-	unpolled := l.file.Load() == nil && l.users == 0 && !l.closed.Swap(true)
+	unpolled := !l.polled.Load() && l.users == 0 && !l.closed.Swap(true)
 	l.mu.Unlock()
 	if unpolled {
 		_ = closeNow(l.fd)
@@ -167,8 +163,8 @@ func (l *lazyFile) closeUnpolled() bool {
 }
 
 func (l *lazyFile) shut() error {
-	if p := l.file.Load(); p != nil {
-		return p.Close()
+	if l.polled.Load() {
+		return l.file.Close()
 	}
 	return closeNow(l.fd)
 }
@@ -194,8 +190,8 @@ func (l *lazyFile) setLimit(limit *time.Time, t time.Time, set func(*os.File, ti
 	if l.closed.Load() {
 		return os.ErrClosed
 	}
-	if p := l.file.Load(); p != nil {
-		return set(p.File, t)
+	if l.polled.Load() {
+		return set(l.file, t)
 	}
 	*limit = t
 	return nil

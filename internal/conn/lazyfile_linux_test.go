@@ -80,7 +80,7 @@ func TestThePollerDoesNotLearnOfWhoNeverMakesUsWait(t *testing.T) {
 	if s.PeerGone() {
 		t.Error("PeerGone() = true")
 	}
-	if ours.(*rawConn).file.file.Load() != nil {
+	if ours.(*rawConn).file.polled.Load() {
 		t.Error("the poller knows the socket, for which nobody waited")
 	}
 	if err := s.Leave(); err != nil {
@@ -100,7 +100,7 @@ func TestALazyFileIsClosedWhenNobodyUsesIt(t *testing.T) {
 		"Read":    func(l *lazyFile, f func()) error { return l.Read(func(uintptr) bool { f(); return true }) },
 		"Write":   func(l *lazyFile, f func()) error { return l.Write(func(uintptr) bool { f(); return true }) },
 		"Read, polled meanwhile": func(l *lazyFile, f func()) error {
-			return l.Read(func(uintptr) bool { _, err := l.poll(); f(); return err == nil })
+			return l.Read(func(uintptr) bool { err := l.poll(); f(); return err == nil })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -138,7 +138,7 @@ func TestCloseEndsWaitsOfALazyFile(t *testing.T) {
 	err := l.Read(func(uintptr) bool { // keeps it open, as somebody does who came before it was polled
 		waiting := make(chan error, 1)
 		go func() { waiting <- l.Write(full(make([]byte, 1<<16))) }()
-		eventually(t, "somebody waits", func() bool { return l.file.Load() != nil })
+		eventually(t, "somebody waits", func() bool { return l.polled.Load() })
 		if err := l.Close(); err != nil {
 			t.Errorf("Close() = %v", err)
 		}
@@ -174,7 +174,7 @@ func TestDeadlinesOfALazyFile(t *testing.T) {
 	never := func(uintptr) bool { return false }
 	for name, prepare := range map[string]func(l *lazyFile){
 		"before it is polled": func(*lazyFile) {},
-		"polled":              func(l *lazyFile) { _, _ = l.poll() },
+		"polled":              func(l *lazyFile) { _ = l.poll() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, peer := lazyPair(t)
@@ -230,9 +230,9 @@ func TestALazyFileInManyHands(t *testing.T) {
 		var all sync.WaitGroup
 		for _, do := range []func() error{
 			func() error { return l.Control(func(uintptr) {}) },
-			func() error { return l.Read(func(uintptr) bool { return l.file.Load() != nil }) },
+			func() error { return l.Read(func(uintptr) bool { return l.polled.Load() }) },
 			func() error { return l.Write(func(uintptr) bool { return true }) },
-			func() error { _, err := l.poll(); return err },
+			l.poll,
 			func() error { return l.SetReadDeadline(past()) },
 			l.Close,
 			l.Close,

@@ -60,20 +60,18 @@ func (c *rawConn) SetLinger(seconds int) error {
 
 // Read implements net.Conn.
 func (c *rawConn) Read(b []byte) (int, error) {
-	p, err := c.file.poll()
-	if err != nil {
+	if err := c.file.poll(); err != nil {
 		return 0, err
 	}
-	return p.Read(b)
+	return c.file.file.Read(b)
 }
 
 // Write implements net.Conn.
 func (c *rawConn) Write(b []byte) (int, error) {
-	p, err := c.file.poll()
-	if err != nil {
+	if err := c.file.poll(); err != nil {
 		return 0, err
 	}
-	return p.Write(b)
+	return c.file.file.Write(b)
 }
 
 // LocalAddr implements net.Conn.
