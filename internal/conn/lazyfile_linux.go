@@ -116,13 +116,11 @@ func (l *lazyFile) poll() error {
 	case l.polled.Load():
 		return nil
 	}
+	var err error
 	l.file = os.NewFile(l.fd, l.name)
-	raw, err := l.file.SyscallConn()
-	if err != nil {
-		l.closed.Store(true)
-		return errors.Join(err, l.file.Close())
+	if l.raw, err = l.file.SyscallConn(); err != nil {
+		return err // that there is no file
 	}
-	l.raw = raw
 	if !l.read.IsZero() {
 		_ = l.file.SetReadDeadline(l.read)
 	}

@@ -174,6 +174,37 @@ func TestConnectionsThatCameAndWent(t *testing.T) {
 	}
 }
 
+// A place is promised once: who is on his way out is not evicted for somebody else.
+func TestWhoIsEvictedIsNotCountedOnAgain(t *testing.T) {
+	for name, end := range map[string]func(k *kit, c *caller){
+		"evicted": func(k *kit, _ *caller) {
+			for x := range k.server.sessions {
+				if !x.cancel(x.word.Load(), cancelEvict) {
+					k.Error("not cancelled")
+				}
+			}
+		},
+		"gone": func(_ *kit, c *caller) { c.half() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := start(t, setup{config: "[limits]\nmax_connections = 1\n"})
+			c := k.parked()
+			k.server.mu.Lock() // it cannot be forgotten meanwhile
+			defer k.server.mu.Unlock()
+			end(k, c)
+			c.ended()
+			gate := k.store.Current().Limits.Connections
+			k.until("its place is free", gate.TryEnter)
+			defer gate.Leave()
+			for x := range k.server.sessions {
+				if x.evictable(x.word.Load()) {
+					t.Errorf("a session in phase %d, which has given its place back, may be evicted", x.reason())
+				}
+			}
+		})
+	}
+}
+
 func TestProbe(t *testing.T) {
 	for name, listen := range map[string]func(*kit) (net.Listener, error){
 		"IPv4 wildcard": func(*kit) (net.Listener, error) { return net.Listen("tcp4", "0.0.0.0:0") },

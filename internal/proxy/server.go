@@ -266,7 +266,7 @@ func (s *Server) evict() bool {
 		var word uint64
 		for x := range s.sessions {
 			w := x.word.Load()
-			if !phaseOf(w).idle() || x.probe || !x.counted.Load() {
+			if !x.evictable(w) {
 				continue
 			}
 			if oldest == nil || x.goesBefore(w, oldest, word) {
@@ -281,6 +281,11 @@ func (s *Server) evict() bool {
 		}
 	}
 	return false
+}
+
+// evictable reports whether x has a place that it can give up. Whoever is on his way out has given it up already.
+func (x *session) evictable(word uint64) bool {
+	return phaseOf(word).idle() && !x.probe && x.counted.Load()
 }
 
 // goesBefore reports whether x, which is idle by its word, is evicted rather than y. Deadlines tell who has been idle for longer, but

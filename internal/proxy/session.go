@@ -192,7 +192,7 @@ func (x *session) hangUp() {
 // end is the end of a session, whatever becomes of its connection.
 func (x *session) end() {
 	x.release()
-	if x.counted.Load() {
+	if x.counted.Swap(false) { // nobody evicts it any more
 		x.snap.Limits.Connections.Leave()
 		x.shares.Leave(x.share)
 	}
@@ -216,10 +216,13 @@ func (x *session) wake() bool {
 		x.revive(phaseHead, x.after(x.snap.Limits.HeaderTimeout))
 		return true
 	}
-	x.revive(phaseIdle, x.after(x.snap.Limits.IdleTimeout))
 	n, err := x.socket.ReadNow(w.in.B[w.w:])
+	if err != nil {
+		return false // stays cancelled, so that nobody else counts on its place
+	}
 	w.w += n
-	return err == nil
+	x.revive(phaseIdle, x.after(x.snap.Limits.IdleTimeout))
+	return true
 }
 
 // working returns what to work with.
