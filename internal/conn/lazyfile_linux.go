@@ -60,6 +60,14 @@ func (l *lazyFile) Write(f func(fd uintptr) (done bool)) error {
 	return l.closedError(l.raw.Write(f))
 }
 
+// ofPoller implements lazyConn.
+func (l *lazyFile) ofPoller() (syscall.RawConn, bool) {
+	if !l.polled.Load() {
+		return nil, false
+	}
+	return l.raw, true
+}
+
 // try calls f while there is no file. When that is not done, there is one, and f is to look again: what is there already is not
 // announced.
 func (l *lazyFile) try(f func(fd uintptr) (done bool), limit *time.Time) (done bool, _ error) {

@@ -18,23 +18,21 @@ import (
 // costs no second read and the runtime's monitor does not take every read for a system call that might block. The race
 // detector does not see such calls; under it, and elsewhere, a Socket goes through net.Conn.
 type Socket struct {
-	net net.Conn
-	raw syscall.RawConn // nil where net.Conn does all the work
-	fd  syscall.RawConn // for looking at the descriptor; nil when there is none, as with net.Pipe
-
-	interrupted atomic.Bool // reads end for good
-	closed      atomic.Bool
-	blocked     atomic.Bool // a write waits for the peer to read
-
-	inside bool // a step of Run is in progress: the descriptor is held, by its goroutine
+	// What each exchange touches comes first, and lies together.
+	in     syscall.RawConn // what to read with: raw, or the poller's own below it; belongs to whoever reads
+	lazy   lazyConn        // what makes raw the poller's; nil once it has
+	inside bool            // a step of Run is in progress: the descriptor is held, by its goroutine
 	held   uintptr
-	parked bool // it has been in the Lot: belongs to whoever calls Park
-
-	run struct {
+	run    struct {
 		step func() (done bool)
 		call func(uintptr) bool
 	}
-	read struct {
+	interrupted atomic.Bool // reads end for good
+	closed      atomic.Bool
+	blocked     atomic.Bool // a write waits for the peer to read
+	parked      bool        // it has been in the Lot: belongs to whoever calls Park
+	calls       Calls
+	read        struct {
 		out    []byte // what is still to be sent
 		in     []byte // where to put what comes; nil before that is known
 		talker talker
@@ -43,6 +41,11 @@ type Socket struct {
 		err    error
 		call   func(uintptr) bool
 	}
+	mark mark
+
+	raw   syscall.RawConn // nil where net.Conn does all the work
+	net   net.Conn
+	fd    syscall.RawConn // for looking at the descriptor; nil when there is none, as with net.Pipe
 	write struct {
 		out  []byte
 		n    int
@@ -59,9 +62,6 @@ type Socket struct {
 		gone bool
 		call func(uintptr)
 	}
-
-	mark  mark
-	calls Calls
 }
 
 // Calls counts the system calls of a Socket that were to move bytes. It is 0 where the Socket goes through net.Conn.
@@ -84,6 +84,8 @@ func newSocket(c net.Conn, raw bool) *Socket {
 			}
 		}
 	}
+	s.in = s.raw
+	s.lazy, _ = s.raw.(lazyConn)
 	s.run.call = s.runStep
 	s.read.call = s.readStep
 	s.write.call = s.writeStep
@@ -91,6 +93,23 @@ func newSocket(c net.Conn, raw bool) *Socket {
 	s.look.call = s.lookStep
 	s.mark.call, s.mark.again = s.markStep, math.MaxInt64
 	return s
+}
+
+// lazyConn is a RawConn that the runtime's poller learns of later.
+type lazyConn interface {
+	syscall.RawConn
+	// ofPoller is the RawConn of the poller, once that knows.
+	ofPoller() (raw syscall.RawConn, ok bool)
+}
+
+// reader is what to read with. It spares each wait a detour.
+func (s *Socket) reader() syscall.RawConn {
+	if s.lazy != nil {
+		if raw, ok := s.lazy.ofPoller(); ok {
+			s.in, s.lazy = raw, nil
+		}
+	}
+	return s.in
 }
 
 // RemoteAddr is the peer's address.
@@ -113,7 +132,7 @@ func (s *Socket) SyscallConn() (syscall.RawConn, error) {
 //
 // step reads with TryRead and may Write. It must not call Run or Read on this Socket.
 func (s *Socket) Run(step func() (done bool)) error {
-	if s.raw == nil {
+	if s.in == nil {
 		for !step() {
 			if s.interrupted.Load() {
 				return ErrInterrupted
@@ -123,7 +142,7 @@ func (s *Socket) Run(step func() (done bool)) error {
 	}
 	s.run.step = step
 	for {
-		err := s.raw.Read(s.run.call)
+		err := s.reader().Read(s.run.call)
 		if err == nil || !s.spurious(err) {
 			return s.waitError(err)
 		}
@@ -140,7 +159,7 @@ func (s *Socket) runStep(fd uintptr) bool {
 // TryRead reads what is there. With nothing there it returns ErrWouldBlock, or waits where the Socket goes through
 // net.Conn. Only a step of Run may call it.
 func (s *Socket) TryRead(b []byte) (int, error) {
-	if s.raw == nil {
+	if s.in == nil {
 		return s.Read(b)
 	}
 	if s.interrupted.Load() {
@@ -208,7 +227,7 @@ func (s *Socket) sendReceive(out []byte, t talker) (int, error) {
 
 // receive is sendReceive with memory that is there already, or with that of read.talker.
 func (s *Socket) receive(in []byte) (int, error) {
-	if s.raw == nil {
+	if s.in == nil {
 		return s.receiveByNet(in)
 	}
 	if s.mark.set {
@@ -217,7 +236,7 @@ func (s *Socket) receive(in []byte) (int, error) {
 	r := &s.read
 	r.in, r.n, r.sent, r.err = in, 0, nil, nil
 	for {
-		err := s.raw.Read(r.call)
+		err := s.reader().Read(r.call)
 		if err == nil {
 			break
 		}
@@ -297,7 +316,7 @@ func (s *Socket) receiveByNet(in []byte) (int, error) {
 
 // spurious tells a wait that Nudge or boundWait ended from others, and makes waits possible again, for the first byte.
 func (s *Socket) spurious(err error) bool {
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || s.closed.Load() {
 		return false
 	}
 	if s.mark.set {
@@ -338,16 +357,16 @@ func (s *Socket) closedError(err error) error {
 
 // Write writes all of b.
 func (s *Socket) Write(b []byte) (int, error) {
-	if s.raw == nil {
-		return s.writeMarked(b)
-	}
 	n := 0
-	if s.inside {
+	if s.inside { // and so there is raw
 		var err error
 		n, err = s.writeNow(s.held, b)
 		if n == len(b) || err != nil && !errors.Is(err, ErrWouldBlock) {
 			return n, err
 		}
+	}
+	if s.raw == nil {
+		return s.writeMarked(b)
 	}
 	w := &s.write
 	w.out, w.n, w.err = b[n:], 0, nil
