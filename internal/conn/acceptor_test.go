@@ -14,11 +14,7 @@ import (
 
 func acceptorFor(t *testing.T, network, address string) (*Acceptor, net.Listener) {
 	t.Helper()
-	ln, err := net.Listen(network, address)
-	if err != nil {
-		t.Skipf("listen on %s: %v", address, err)
-	}
-	t.Cleanup(func() { ln.Close() })
+	ln := listen(t, network, address)
 	closer := new(Closer)
 	t.Cleanup(closer.Retire)
 	a, err := NewAcceptor(ln, closer)
@@ -41,18 +37,7 @@ func TestAcceptorKnowsBothEnds(t *testing.T) {
 			a, ln := acceptorFor(t, "tcp", tt.listen)
 			_, port, _ := net.SplitHostPort(ln.Addr().String())
 			peer, err := net.Dial("tcp", net.JoinHostPort(tt.host, port))
-			if err != nil && tt.host == "::1" {
-				t.Skipf("no IPv6 here: %v", err)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer peer.Close()
-			c, err := a.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := acceptedFrom(t, a, peer, err)
 			if got, want := c.RemoteAddr().String(), peer.LocalAddr().String(); got != want {
 				t.Errorf("RemoteAddr() = %s, want %s", got, want)
 			}
@@ -86,15 +71,7 @@ func TestAcceptorOfAUnixSocketKnowsBothEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			peer, err := net.DialUnix("unix", from, &net.UnixAddr{Name: path, Net: "unix"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer peer.Close()
-			c, err := a.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := acceptedFrom(t, a, peer, err)
 			if got := c.LocalAddr(); got.Network() != "unix" || got.String() != ln.Addr().String() {
 				t.Errorf("LocalAddr() = %s %s, want %s", got.Network(), got, ln.Addr())
 			}

@@ -37,7 +37,7 @@ const mostSelves = 3
 func (d *Dialer) connect(ctx context.Context, limit time.Duration, to netip.AddrPort) (*rawConn, error) {
 	for range mostSelves {
 		c, err := d.try(ctx, limit, to)
-		if err != nil || c.ownAddress() != to {
+		if err != nil || !c.leadsToItself() {
 			return c, err
 		}
 		_ = c.Close()

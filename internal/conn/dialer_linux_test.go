@@ -16,11 +16,7 @@ func TestDialerLeavesFromItsAddress(t *testing.T) {
 		{"127.0.0.1:0", "", "127.0.0.1"},
 		{"[::1]:0", "::1", "::1"},
 	} {
-		ln, err := net.Listen("tcp", tt.listen)
-		if err != nil {
-			t.Skipf("listen on %s: %v", tt.listen, err)
-		}
-		defer ln.Close()
+		ln := listen(t, "tcp", tt.listen)
 		from, _ := netip.ParseAddr(tt.from)
 		c, err := NewDialer(from).Dial(t.Context(), time.Minute, ln.Addr().String())
 		if err != nil {
@@ -43,7 +39,7 @@ func TestDialerTakesNoPortBeforeItConnects(t *testing.T) {
 		}
 		fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
-			t.Skip(err)
+			fatalUnlessIPv6(t, err)
 		}
 		defer syscall.Close(fd)
 		if err := d.Control("tcp", "", descriptor(fd)); err != nil {
@@ -73,8 +69,18 @@ func TestDialerTellsAConnectionToItself(t *testing.T) {
 	}
 	c := newRawConn(uintptr(fd), new(Closer), net.TCPAddrFromAddrPort(own), nil)
 	defer c.Close()
-	if got := c.ownAddress(); got != own {
-		t.Errorf("ownAddress() = %v for a socket that is connected with itself at %v", got, own)
+	if !c.leadsToItself() {
+		t.Error("leadsToItself() = false for a socket that is connected with itself")
+	}
+	address, accepted := server(t, "127.0.0.1")
+	other, err := NewDialer(netip.Addr{}).dialRaw(t.Context(), patience, netip.MustParseAddrPort(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	defer soon(t, "Accept", accepted).Close()
+	if other.(*rawConn).leadsToItself() {
+		t.Error("leadsToItself() = true for a connection to a server")
 	}
 }
 

@@ -15,11 +15,7 @@ import (
 // server returns a listener on host, whose connections are handed over.
 func server(t *testing.T, host string) (address string, accepted <-chan net.Conn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Skipf("listen on %s: %v", host, err)
-	}
-	t.Cleanup(func() { ln.Close() })
+	ln := listen(t, "tcp", net.JoinHostPort(host, "0"))
 	conns := make(chan net.Conn)
 	go func() {
 		for {

@@ -10,7 +10,7 @@ import (
 )
 
 // lazyFile is a non-blocking descriptor that becomes an os.File, and thereby known to the runtime's poller, when somebody has
-// to wait for it. Whoever is done before that spares himself a tenth of what a connection costs that serves one request.
+// to wait for it. Whoever is done before that spares himself up to a tenth of what a connection costs that serves one request.
 //
 // It is a syscall.RawConn, and its errors are those of an os.File. It has to be closed: nothing else does so.
 type lazyFile struct {

@@ -37,6 +37,28 @@ func networks() []network {
 	}
 }
 
+// listen returns a listener that the test closes. Only where this host has no IPv6 it may be that there is none.
+func listen(t *testing.T, network, address string) net.Listener {
+	t.Helper()
+	ln, err := net.Listen(network, address)
+	if err != nil {
+		fatalUnlessIPv6(t, err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+// fatalUnlessIPv6 fails the test, or leaves it out when err says that this host has no IPv6.
+func fatalUnlessIPv6(t *testing.T, err error) {
+	t.Helper()
+	for _, none := range []syscall.Errno{syscall.EAFNOSUPPORT, syscall.EADDRNOTAVAIL, syscall.ENETUNREACH} {
+		if errors.Is(err, none) {
+			t.Skipf("no IPv6 on this host: %v", err)
+		}
+	}
+	t.Fatal(err)
+}
+
 func tcpPair(t *testing.T) (ours, theirs net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -71,13 +93,22 @@ func acceptedPair(t *testing.T, network, address string) (ours, theirs net.Conn)
 	t.Helper()
 	a, ln := acceptorFor(t, network, address)
 	theirs, err := net.Dial(network, ln.Addr().String())
+	return acceptedFrom(t, a, theirs, err), theirs
+}
+
+// acceptedFrom returns what a accepts of peer, which was just dialed with that error. The test closes both.
+func acceptedFrom(t *testing.T, a *Acceptor, peer net.Conn, err error) net.Conn {
+	t.Helper()
+	if err != nil {
+		fatalUnlessIPv6(t, err)
+	}
+	t.Cleanup(func() { peer.Close() })
+	c, err := a.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ours, err = a.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	return ours, theirs
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
 func unixPair(t *testing.T) (ours, theirs net.Conn) {

@@ -91,6 +91,12 @@ func (c *rawConn) ownAddress() (own netip.AddrPort) {
 	return own
 }
 
+// leadsToItself reports whether both ends are the same.
+func (c *rawConn) leadsToItself() bool {
+	peer, isTCP := c.peer.(*net.TCPAddr)
+	return isTCP && c.ownAddress() == peer.AddrPort()
+}
+
 // SetDeadline implements net.Conn.
 func (c *rawConn) SetDeadline(t time.Time) error { return c.file.SetDeadline(t) }
 
