@@ -51,10 +51,13 @@ func listen(t *testing.T, network, address string) net.Listener {
 // fatalUnlessIPv6 fails the test, or leaves it out when err says that this host has no IPv6.
 func fatalUnlessIPv6(t *testing.T, err error) {
 	t.Helper()
-	for _, none := range []syscall.Errno{syscall.EAFNOSUPPORT, syscall.EADDRNOTAVAIL, syscall.ENETUNREACH} {
-		if errors.Is(err, none) {
-			t.Skipf("no IPv6 on this host: %v", err)
-		}
+	none := errors.Is(err, syscall.EAFNOSUPPORT)
+	if op, ok := errors.AsType[*net.OpError](err); ok && (errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.ENETUNREACH)) {
+		to, isTCP := op.Addr.(*net.TCPAddr)
+		none = isTCP && to.IP.To4() == nil
+	}
+	if none {
+		t.Skipf("no IPv6 on this host: %v", err)
 	}
 	t.Fatal(err)
 }
