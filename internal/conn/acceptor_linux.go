@@ -16,6 +16,8 @@ type rawAcceptor struct {
 	file   *os.File
 	raw    syscall.RawConn
 
+	early bool // nobody has had to wait yet: connections may be older than what the socket was told
+
 	step func(fd uintptr) (done bool)
 	next *rawConn
 	err  error
@@ -32,7 +34,7 @@ func newRawAcceptor(ln net.Listener, closer *Closer) (*rawAcceptor, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &rawAcceptor{closer: closer, local: local}
+	a := &rawAcceptor{closer: closer, local: local, early: true}
 	a.step = a.acceptStep
 	tcp, isTCP := local.(*net.TCPAddr)
 	if isTCP && tcp.IP.IsUnspecified() {
@@ -42,7 +44,7 @@ func newRawAcceptor(ln net.Listener, closer *Closer) (*rawAcceptor, error) {
 	err = listening.Control(func(fd uintptr) {
 		own, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
 		if isTCP {
-			setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // for whatever is accepted: it is inherited
+			setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // connections that come from now on inherit it
 		}
 	})
 	if err = errors.Join(err, os.NewSyscallError("fcntl", failed)); err != nil {
@@ -73,9 +75,13 @@ func (a *rawAcceptor) acceptStep(fd uintptr) (done bool) {
 		s, peer, errno := accept(fd)
 		switch errno {
 		case 0:
+			if _, isTCP := peer.(*net.TCPAddr); isTCP && a.early {
+				setOption(s, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+			}
 			a.next = newRawConn(s, a.closer, peer, a.local)
 			return true
 		case unix.EAGAIN:
+			a.early = false
 			return false
 		case unix.EINTR, unix.ECONNABORTED: // it went away while it was queued
 		default:

@@ -44,20 +44,45 @@ func TestAcceptorKnowsBothEnds(t *testing.T) {
 			if got, want := c.LocalAddr().String(), peer.RemoteAddr().String(); got != want {
 				t.Errorf("LocalAddr() = %s, want %s", got, want)
 			}
-			raw, err := NewSocket(c).SyscallConn()
-			if err != nil {
-				t.Fatal(err)
-			}
-			set := 0
-			if err := raw.Control(func(fd uintptr) { set, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY) }); err != nil || set == 0 {
-				t.Errorf("TCP_NODELAY = %d, %v; want it set", set, err)
-			}
+			sendsAtOnce(t, c)
 			write(t, peer, []byte("hello"))
 			if got := readString(t, NewSocket(c), 5); got != "hello" {
 				t.Errorf("read %q, want %q", got, "hello")
 			}
 		})
 	}
+}
+
+// sendsAtOnce fails where a small piece would wait until the peer has acknowledged the one before, for some 40 ms.
+func sendsAtOnce(t *testing.T, c net.Conn) {
+	t.Helper()
+	raw, err := NewSocket(c).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := 0
+	if err := raw.Control(func(fd uintptr) { set, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY) }); err != nil || set == 0 {
+		t.Errorf("TCP_NODELAY = %d, %v; want it set", set, err)
+	}
+}
+
+// Callers may be in the queue before the Acceptor is there: one of them may have started the service.
+func TestWhoCameBeforeTheAcceptor(t *testing.T) {
+	ln := listen(t, "tcp", "127.0.0.1:0")
+	before, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	closer := new(Closer)
+	t.Cleanup(closer.Retire)
+	a, err := NewAcceptor(ln, closer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	sendsAtOnce(t, acceptedFrom(t, a, before, nil))
+	after, err := net.Dial("tcp", ln.Addr().String())
+	sendsAtOnce(t, acceptedFrom(t, a, after, err))
 }
 
 func TestAcceptorOfAUnixSocketKnowsBothEnds(t *testing.T) {
