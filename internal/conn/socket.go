@@ -274,7 +274,7 @@ func (s *Socket) readStep(fd uintptr) bool {
 		r.in = r.talker.room()
 	}
 	r.n, r.err = s.readNow(fd, r.in)
-	if !errors.Is(r.err, ErrWouldBlock) || r.sent != nil {
+	if r.err == nil || !errors.Is(r.err, ErrWouldBlock) || r.sent != nil {
 		return true
 	}
 	if r.talker != nil {

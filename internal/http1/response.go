@@ -86,7 +86,11 @@ func overdueHead(b []byte, l *Limits) flaw {
 // readLine parses the status line and returns where the next line begins, or 0. The reason may be missing together with
 // the space before it: many servers do so, and nothing depends on it.
 func (r *Response) readLine(b []byte) (next int, _ flaw) {
-	const version, code = "HTTP/1.1", "HTTP/1.1 200"
+	const version, code, usual = "HTTP/1.1", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\n"
+	if len(b) >= len(usual) && string(b[:len(usual)]) == usual {
+		r.Minor, r.Status, r.Reason = 1, 200, b[len(code)+1:len(usual)-2]
+		return len(usual), sound
+	}
 	if n := min(len(b), len(version)-1); string(b[:n]) != version[:n] {
 		return 0, flawStartLine
 	}
@@ -283,6 +287,9 @@ func (r *Response) Append(dst []byte, w *ResponseRewrite) []byte {
 
 // sent reports whether a field of that name goes on to the caller.
 func (h *Head) sent(name string) bool {
+	if h.lengths&(1<<min(len(name), 63)) == 0 {
+		return false
+	}
 	for i := range h.Fields {
 		f := &h.Fields[i]
 		if len(f.Name) == len(name) && f.flags&nominated == 0 && sameName(f.Name, name) {

@@ -140,7 +140,7 @@ func (x *session) exchange(ctx context.Context) {
 func (x *session) refresh() {
 	if snap := x.server.o.Store.Current(); snap != x.snap {
 		if policy := snap.Listener(x.name); policy != nil {
-			x.snap, x.policy = snap, policy
+			x.snap, x.policy, x.allowed = snap, policy, nil
 			x.identify()
 			return
 		}

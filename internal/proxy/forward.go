@@ -129,7 +129,6 @@ func (x *session) dial(ctx context.Context) (c *upstream.Conn, err error) {
 func (x *session) send() *upload {
 	w := x.work
 	e, r := &w.exchange, &w.req
-	defer x.putOut() // who waits needs no more of it
 	rewrite := e.route.Request
 	if rewrite.Forwarded == http1.ForwardedAdd {
 		if x.forwarded == nil {
@@ -143,27 +142,36 @@ func (x *session) send() *upload {
 	if rewrite.Host == "" && len(r.Host) == 0 {
 		rewrite.Host = e.conn.Endpoint().ServerName() // HTTP/1.0 has none to preserve
 	}
-	out := x.takeOut()
-	out.B = r.Append(out.B, &rewrite)
+	defer x.putOut() // if there is one, who waits needs no more of it
+	out := r.Append(x.behindRequest(), &rewrite)
 	t := e.route.Upstream.Timeout()
-	if e.whole {
-		if t.ResponseHeader < t.Request || e.tryEnds != 0 {
-			x.await(phaseRequest, t)
-		}
-		body := w.in.B[e.body:e.end]
-		e.sent = int64(len(body))
-		if len(w.out.B)+len(body) <= cap(w.out.B) {
-			w.out.B = append(w.out.B, body...)
-			body = nil
-		}
-		_, _ = e.conn.Write(w.out.B)
-		if len(body) > 0 {
-			_, _ = e.conn.Write(body)
-		}
-		return nil
+	if !e.whole {
+		_, _ = e.conn.Write(out)
+		return x.startUpload(t)
 	}
-	_, _ = e.conn.Write(w.out.B)
-	return x.startUpload(t)
+	if t.ResponseHeader < t.Request || e.tryEnds != 0 {
+		x.await(phaseRequest, t)
+	}
+	body := w.in.B[e.body:e.end]
+	e.sent = int64(len(body))
+	if len(out)+len(body) <= cap(out) {
+		out, body = append(out, body...), nil
+	}
+	_, _ = e.conn.Write(out)
+	if len(body) > 0 {
+		_, _ = e.conn.Write(body)
+	}
+	return nil
+}
+
+// behindRequest is where the request for the upstream is written: the free end of in, or an empty out when there might be
+// too little left.
+func (x *session) behindRequest() []byte {
+	w := x.work
+	if n := w.w; len(w.in.B)-n > n {
+		return w.in.B[n:n]
+	}
+	return x.takeOut().B
 }
 
 // await begins the wait for the response's head, which timeout.response_header, retry.try_timeout or timeout.request
@@ -294,7 +302,7 @@ func badResponse(err error) *fault.Fault {
 // makeUpRoom is makeRoom for what the upstream sends.
 func (w *work) makeUpRoom(b *conn.Buffers, most int) {
 	if w.ur == w.uw {
-		w.ur, w.uw = 0, 0
+		w.ur, w.uw = headroom, headroom
 	}
 	if w.uw < len(w.up.B) {
 		return

@@ -91,3 +91,21 @@ func TestBrowserGuard(t *testing.T) {
 		}, true)
 	})
 }
+
+// The last host that was allowed is remembered, for that host and that configuration only.
+func TestAllowedHostsAreAskedForAgain(t *testing.T) {
+	allow := func(host string) string { return "[listener.http]\nallowed_hosts = [\"" + host + "\"]\n" }
+	ask := func(host string) string { return "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
+	k := start(t, setup{config: allow("api.test")})
+	c := k.dial()
+	for range 2 {
+		c.send(ask("api.test")).answer().ok(k)
+		c.send(ask("api.tesT:80")).answer().ok(k)
+		c.send(ask("api.tess")).answer().problem(k, fault.HostNotAllowed)
+		c.send(ask("api.tes")).answer().problem(k, fault.HostNotAllowed)
+	}
+	c.send(ask("api.test")).answer().ok(k)
+	k.reload(allow("other.test"))
+	c.send(ask("api.test")).answer().problem(k, fault.HostNotAllowed)
+	c.send(ask("other.test")).answer().ok(k)
+}

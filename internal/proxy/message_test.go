@@ -79,6 +79,49 @@ func TestPipelining(t *testing.T) {
 	}
 }
 
+// Heads are written where there is room beside what was read, which depends on the sizes of both, and on what the operator adds.
+func TestMessagesOfAllSizes(t *testing.T) {
+	mirror := script(func(c *demo.Conn) {
+		for {
+			r, err := c.ReadRequest()
+			if err != nil {
+				return
+			}
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return
+			}
+			c.WriteString(fmt.Sprintf("HTTP/1.1 200 OK\r\nX-Fill: %s\r\nX-Added: %s\r\nContent-Length: %d\r\n\r\n%s",
+				r.Header.Get("X-Fill"), r.Header.Get("X-Ours"), len(body), body))
+		}
+	})
+	text := func(n int) string {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = 'a' + byte(i*7+i/251)%26
+		}
+		return string(b)
+	}
+	for _, added := range []int{1, 900, 3000} {
+		t.Run(fmt.Sprint(added, " bytes added"), func(t *testing.T) {
+			ours := text(added)
+			k := start(t, setup{upstream: mirror, config: fmt.Sprintf(
+				"[[route]]\nrequest_headers = { set = { X-Ours = %q } }\nresponse_headers = { set = { X-Ours = %[1]q } }\n", ours)})
+			c := k.dial()
+			for _, fill := range []int{0, 1000, 7000} {
+				for n := 0; n < 36<<10; n += 509 {
+					body := text(n)
+					a := c.send(post("/", body, "X-Fill: "+text(fill))).answer().ok(k)
+					if a.text != body || a.Header.Get("X-Fill") != text(fill) || a.Header.Get("X-Added") != ours || a.Header.Get("X-Ours") != ours {
+						t.Fatalf("%d bytes with a head of %d came back as %d bytes: %.200q, and fields of %d, %d and %d bytes", n, fill,
+							len(a.text), a.text, len(a.Header.Get("X-Fill")), len(a.Header.Get("X-Added")), len(a.Header.Get("X-Ours")))
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestRequestTrailersReachTheUpstream(t *testing.T) {
 	k := start(t, setup{})
 	s := k.dial().send(request("POST", "/", "Transfer-Encoding: chunked", "Trailer: X-Sum") +

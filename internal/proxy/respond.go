@@ -27,17 +27,17 @@ func (x *session) respond(up *upload) *fault.Fault {
 	rewrite.KeepAlive10 = w.req.KeepAliveToken && !e.last
 	rewrite.Host = w.req.Host
 	rewrite.Date = *x.server.date.Load()
-	head := x.takeOut()
-	head.B = r.Append(head.B, &rewrite)
 	e.status, e.upstream, e.answered = r.Status, true, true
 
 	var f *fault.Fault
 	switch r.Framing {
 	case http1.NoBody:
-		f = x.pass(w.out.B)
+		f = x.pass(r.Append(x.behindResponse(), &rewrite))
 	case http1.Length:
-		f = x.passLength()
+		f = x.passLength(r.Append(x.behindResponse(), &rewrite))
 	default:
+		head := x.takeOut()
+		head.B = r.Append(head.B, &rewrite)
 		f = x.passDecoded(out)
 	}
 	if up != nil {
@@ -73,6 +73,20 @@ func (x *session) conclude(up *upload) {
 	x.giveBack(keep, why)
 }
 
+// headroom is free before a response in up, for what our head is longer than the upstream's. The rest of a small buffer holds
+// more than the largest record, so that one never fills it.
+const headroom = conn.SmallBuffer - 16<<10 - 1
+
+// behindResponse is where the response's head for the caller is written: the free end of up, or an empty out when there
+// might be too little left.
+func (x *session) behindResponse() []byte {
+	w := x.work
+	if n := w.uw; len(w.up.B)-n > n {
+		return w.up.B[n:n]
+	}
+	return x.takeOut().B
+}
+
 // pass sends b to the caller.
 func (x *session) pass(b []byte) *fault.Fault {
 	if _, err := x.socket.Write(b); err != nil {
@@ -99,8 +113,8 @@ func (x *session) touch() {
 	x.deadline.Store(x.after(x.work.exchange.route.Upstream.Timeout().Idle))
 }
 
-// passLength passes a body with Content-Length on, in the pieces in which it comes. The head is in out.
-func (x *session) passLength() *fault.Fault {
+// passLength passes a body with Content-Length on, behind head, in the pieces in which it comes.
+func (x *session) passLength(head []byte) *fault.Fault {
 	w := x.work
 	e := &w.exchange
 	left := w.resp.ContentLength
@@ -108,14 +122,18 @@ func (x *session) passLength() *fault.Fault {
 	if int64(len(piece)) > left {
 		piece = piece[:left]
 	}
+	before := w.up.B[:w.ur]
 	w.ur += len(piece)
 	left -= int64(len(piece))
 	e.received += int64(len(piece))
-	if len(w.out.B)+len(piece) <= cap(w.out.B) {
-		w.out.B = append(w.out.B, piece...)
-		piece = nil
+	switch at := len(before) - len(head); {
+	case at >= 0: // in the place of the upstream's, which is not needed any more
+		copy(before[at:], head)
+		head, piece = w.up.B[at:w.ur], nil
+	case len(head)+len(piece) <= cap(head):
+		head, piece = append(head, piece...), nil
 	}
-	if f := x.pass(w.out.B); f != nil {
+	if f := x.pass(head); f != nil {
 		return f
 	}
 	if len(piece) > 0 {

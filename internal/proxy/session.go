@@ -49,14 +49,15 @@ type session struct {
 	buffers   *conn.Buffers
 	work      *work // nil while there is nothing to do
 	forwarded []byte
-	drained   bool // the last read of this run took all there was
-	entered   bool // it was asked whether there is a place for it
-	closing   bool // nothing more is served
-	unread    bool // the caller may still be sending what nobody will read
-	broken    bool // the caller is cut off, and is to notice
-	apart     bool // the exchange that step left to be carried outside of it
-	brisk     bool // the caller came back within parkAfter the last time
-	retired   bool // step ended because there is nothing to do
+	allowed   []byte // the last host asked for that policy allows
+	drained   bool   // the last read of this run took all there was
+	entered   bool   // it was asked whether there is a place for it
+	closing   bool   // nothing more is served
+	unread    bool   // the caller may still be sending what nobody will read
+	broken    bool   // the caller is cut off, and is to notice
+	apart     bool   // the exchange that step left to be carried outside of it
+	brisk     bool   // the caller came back within parkAfter the last time
+	retired   bool   // step ended because there is nothing to do
 
 	party party // who the caller is
 
@@ -93,7 +94,9 @@ func (w *work) clear() {
 	w.resp.Reset()
 	w.chunks.Reset()
 	w.body.Reset()
-	w.exchange = exchange{}
+	if e := &w.exchange; e.last || !e.start.IsZero() {
+		*e = exchange{}
+	}
 	w.pending = false
 }
 

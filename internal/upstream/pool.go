@@ -79,7 +79,7 @@ func (c *Conn) silent() bool {
 }
 
 // Keep gives c back after an exchange that left it in order. promise is for how long the upstream said that it will
-// keep it, less than 0 when it did not say.
+// keep it, less than 0 when it did not say. How old c is Take and sweep look at.
 func (c *Conn) Keep(now time.Time, promise time.Duration) {
 	e := c.e
 	e.up.active.Add(-1)
@@ -87,10 +87,6 @@ func (c *Conn) Keep(now time.Time, promise time.Duration) {
 	if promise >= 0 {
 		// It goes on its way a little before that, or a request would meet the close half way.
 		c.until = now.Add(promise - min(promise/2, time.Second))
-	}
-	if why, fit := c.fit(now); !fit {
-		c.close(why)
-		return
 	}
 	if (c.brimful || c.wire.Buffered()) && !c.silent() {
 		c.close(metrics.ClosedByResponse) // there is more than the response: whose answer would it become?
