@@ -1,9 +1,8 @@
 package metrics
 
 import (
+	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 type exchangeKey struct{ listener, route, upstream string }
@@ -11,11 +10,12 @@ type exchangeKey struct{ listener, route, upstream string }
 // Exchange counts the exchanges of one listener, route and upstream. It is made once, when a generation is built;
 // its methods neither allocate nor lock.
 type Exchange struct {
-	key        exchangeKey
-	requests   prometheus.Counter
-	inProgress prometheus.Gauge
-	duration   prometheus.Observer
-	upstream   *Upstream
+	key   exchangeKey
+	since time.Time
+
+	begun, ended atomic.Uint64
+	duration     *durations
+	upstream     *Upstream
 }
 
 // Exchange returns the counters for these labels, the same ones for as long as they stay configured. Empty route and
@@ -28,13 +28,7 @@ func (m *Metrics) Exchange(listener, route, upstream string) *Exchange {
 	if e := m.exchanges[k]; e != nil && e.upstream == u {
 		return e
 	}
-	e := &Exchange{
-		key:        k,
-		requests:   m.requests.WithLabelValues(k.listener, k.route, k.upstream),
-		inProgress: m.inProgress.WithLabelValues(k.listener, k.route, k.upstream),
-		duration:   m.duration.WithLabelValues(k.route, k.upstream),
-		upstream:   u,
-	}
+	e := &Exchange{key: k, since: time.Now(), duration: m.durations.with(k.route, k.upstream), upstream: u}
 	m.exchanges[k] = e
 	return e
 }
@@ -48,25 +42,24 @@ func orNone(s string) string {
 
 // Begin counts a request whose head is complete. Every Begin is followed by exactly one End.
 func (e *Exchange) Begin() {
-	e.requests.Inc()
-	e.inProgress.Inc()
+	e.begun.Add(1)
 }
 
 // End counts what became of the request. Status is what the caller was answered, 499 when the caller had gone;
 // fromUpstream tells whether it was the upstream's answer or ours. d runs from the complete head to the last byte.
 func (e *Exchange) End(status int, fromUpstream bool, d time.Duration) {
-	e.inProgress.Dec()
-	e.duration.Observe(d.Seconds())
-	e.upstream.response(status, fromUpstream)
+	e.ended.Add(1)
+	e.duration.observe(d)
+	e.upstream.tally.response(status, fromUpstream)
 }
 
 // Bytes counts the bytes of bodies and tunnels that went to the upstream and came from it.
 func (e *Exchange) Bytes(sent, received int64) {
 	if sent > 0 {
-		e.upstream.sent.Add(float64(sent))
+		e.upstream.tally.sent.Add(uint64(sent))
 	}
 	if received > 0 {
-		e.upstream.received.Add(float64(received))
+		e.upstream.tally.received.Add(uint64(received))
 	}
 }
 

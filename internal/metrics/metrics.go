@@ -35,9 +35,7 @@ type Fault struct {
 type Metrics struct {
 	registry *prometheus.Registry
 
-	requests    *prometheus.CounterVec
-	inProgress  *prometheus.GaugeVec
-	duration    *prometheus.HistogramVec
+	durations   *durationVec
 	reloadOK    prometheus.Gauge
 	reloadTime  prometheus.Gauge
 	rateLimited *prometheus.CounterVec
@@ -58,22 +56,9 @@ type Metrics struct {
 func New(o Options) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mtls_proxy_requests_total",
-			Help: "Requests of callers whose head was complete, by listener, route and upstream.",
-		}, []string{"listener", "route", "upstream"}),
-		inProgress: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "mtls_proxy_requests_in_progress",
-			Help: "Requests that have begun and not ended.",
-		}, []string{"listener", "route", "upstream"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "mtls_proxy_request_duration_seconds",
-			Help:    "Time from the complete head of a request to the last byte of its response.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
-			// Native buckets beside the classic ones take 15 ns an exchange to 45. No bound on their number: a bound
-			// is kept with a lock, and durations span few enough powers of 1.2 by themselves.
-			NativeHistogramBucketFactor: 1.2,
-		}, []string{"route", "upstream"}),
+		durations: newDurationVec("mtls_proxy_request_duration_seconds",
+			"Time from the complete head of a request to the last byte of its response.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}),
 		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "mtls_proxy_config_last_reload_successful",
 			Help: "Whether the last attempt to load the configuration succeeded: 1 or 0.",
@@ -103,7 +88,7 @@ func New(o Options) *Metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests, m.inProgress, m.duration, m.reloadOK, m.reloadTime, m.rateLimited, m.faults.errors,
+		newTallyCollector(m), m.durations, m.reloadOK, m.reloadTime, m.rateLimited, m.faults.errors,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "mtls_proxy_log_records_dropped_total",
 			Help: "Log records dropped because whoever reads the log was too slow.",
@@ -232,10 +217,8 @@ func (m *Metrics) prune(p *Publication) {
 			continue
 		}
 		delete(m.exchanges, k)
-		m.requests.DeleteLabelValues(k.listener, k.route, k.upstream)
-		m.inProgress.DeleteLabelValues(k.listener, k.route, k.upstream)
 		if !durations[[2]string{k.route, k.upstream}] {
-			m.duration.DeleteLabelValues(k.route, k.upstream)
+			m.durations.remove(k.route, k.upstream)
 		}
 	}
 	for name := range m.upstreams {

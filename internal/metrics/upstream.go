@@ -47,19 +47,14 @@ func (r CloseReason) String() string {
 
 // upstreamVecs are the collectors with an upstream label.
 type upstreamVecs struct {
-	responses         *prometheus.CounterVec
-	codes             *prometheus.CounterVec
 	requestErrors     *prometheus.CounterVec
 	tlsErrors         *prometheus.CounterVec
 	timeoutErrors     *prometheus.CounterVec
 	connectionErrors  *prometheus.CounterVec
 	opened            *prometheus.CounterVec
 	closed            *prometheus.CounterVec
-	reused            *prometheus.CounterVec
 	handshakes        *prometheus.CounterVec
 	handshakeDuration *prometheus.HistogramVec
-	sent              *prometheus.CounterVec
-	received          *prometheus.CounterVec
 
 	retries       *prometheus.CounterVec
 	retriesDenied *prometheus.CounterVec
@@ -74,10 +69,6 @@ func newUpstreamVecs() upstreamVecs {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"upstream"}, labels...))
 	}
 	return upstreamVecs{
-		responses: counter("mtls_proxy_responses_total",
-			"Requests that ended, by who answered them: the upstream, or mtls-proxy itself.", "source"),
-		codes: counter("mtls_proxy_response_status_codes_total",
-			"Requests that ended, by status code; 499 when the caller had gone, \"other\" for codes without a series of their own.", "code"),
 		requestErrors: counter("mtls_proxy_request_errors_total",
 			"Requests that ended in a fault.", "fault"),
 		tlsErrors: counter("mtls_proxy_tls_errors_total",
@@ -90,8 +81,6 @@ func newUpstreamVecs() upstreamVecs {
 			"Connections to upstreams that completed their TLS handshake."),
 		closed: counter("mtls_proxy_upstream_connections_closed_total",
 			"Connections to upstreams that were closed, by reason.", "reason"),
-		reused: counter("mtls_proxy_upstream_connections_reused_total",
-			"Requests that were sent on a connection kept from an earlier one."),
 		handshakes: counter("mtls_proxy_tls_handshakes_total",
 			"TLS handshakes with upstreams that succeeded, by whether an earlier session was resumed.", "resumed"),
 		handshakeDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -99,10 +88,6 @@ func newUpstreamVecs() upstreamVecs {
 			Help:    "Time that successful TLS handshakes with upstreams took.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"upstream"}),
-		sent: counter("mtls_proxy_upstream_sent_bytes_total",
-			"Bytes of request bodies and tunnels sent to upstreams."),
-		received: counter("mtls_proxy_upstream_received_bytes_total",
-			"Bytes of response bodies and tunnels received from upstreams."),
 		retries: counter("mtls_proxy_retries_total",
 			"Tries of requests after their first, by what had become of the one before.", "reason"),
 		retriesDenied: counter("mtls_proxy_retries_denied_total",
@@ -119,8 +104,8 @@ func newUpstreamVecs() upstreamVecs {
 }
 
 func (v *upstreamVecs) counters() []*prometheus.CounterVec {
-	return []*prometheus.CounterVec{v.responses, v.codes, v.requestErrors, v.tlsErrors, v.timeoutErrors, v.connectionErrors,
-		v.opened, v.closed, v.reused, v.handshakes, v.sent, v.received,
+	return []*prometheus.CounterVec{v.requestErrors, v.tlsErrors, v.timeoutErrors, v.connectionErrors,
+		v.opened, v.closed, v.handshakes,
 		v.retries, v.retriesDenied, v.ejections, v.transitions, v.healthChecks, v.dnsFailures}
 }
 
@@ -143,18 +128,16 @@ func (v *upstreamVecs) remove(name string) {
 // Upstream counts what happens with one upstream and its connections. Its methods neither allocate nor lock.
 type Upstream struct {
 	name  string
-	table *faultTable
+	since time.Time
+	tally tally
 
-	bySource [2]prometheus.Counter // ours, the upstream's
-	byCode   [len(statusCodes) + 1]prometheus.Counter
-	byFault  []faultCounters // in the order of table
+	table   *faultTable
+	byFault []faultCounters // in the order of table
 
 	opened            prometheus.Counter
 	closed            [closeReasons]prometheus.Counter
-	reused            prometheus.Counter
 	handshakes        [2]prometheus.Counter // full, resumed
 	handshakeDuration prometheus.Observer
-	sent, received    prometheus.Counter
 
 	retries       [retryReasons]prometheus.Counter
 	retriesDenied prometheus.Counter
@@ -173,18 +156,13 @@ func (m *Metrics) Upstream(name string) *Upstream {
 		return u
 	}
 	v := &m.upstream
-	u := &Upstream{name: name, table: m.faults}
-	u.bySource = [2]prometheus.Counter{v.responses.WithLabelValues(name, "proxy"), v.responses.WithLabelValues(name, "upstream")}
-	for i, code := range statusLabels() {
-		u.byCode[i] = v.codes.WithLabelValues(name, code)
-	}
+	u := &Upstream{name: name, since: time.Now(), table: m.faults}
 	u.byFault = m.faults.counters(v, name)
 	if name == None { // has no connections: nothing below is shown
 		hidden := newUpstreamVecs()
 		v = &hidden
 	}
-	u.sent, u.received = v.sent.WithLabelValues(name), v.received.WithLabelValues(name)
-	u.opened, u.reused = v.opened.WithLabelValues(name), v.reused.WithLabelValues(name)
+	u.opened = v.opened.WithLabelValues(name)
 	for r := range closeReasons {
 		u.closed[r] = v.closed.WithLabelValues(name, r.String())
 	}
@@ -209,7 +187,7 @@ func (u *Upstream) Name() string { return u.name }
 func (u *Upstream) ConnOpened() { u.opened.Inc() }
 
 // ConnReused counts a request sent on a connection that was kept.
-func (u *Upstream) ConnReused() { u.reused.Inc() }
+func (u *Upstream) ConnReused() { u.tally.reused.Add(1) }
 
 // ConnClosed counts the end of a connection that ConnOpened counted.
 func (u *Upstream) ConnClosed(why CloseReason) {
@@ -229,15 +207,6 @@ func (u *Upstream) Handshake(resumed bool, d time.Duration) {
 // HandshakeError counts a failure to connect that ended no exchange, because another try or nobody waited for it.
 // Those that did end one are counted by Fault.
 func (u *Upstream) HandshakeError(token string) { u.fault(token, false) }
-
-func (u *Upstream) response(status int, fromUpstream bool) {
-	i := 0
-	if fromUpstream {
-		i = 1
-	}
-	u.bySource[i].Inc()
-	u.byCode[statusIndex(status)].Inc()
-}
 
 func (u *Upstream) fault(token string, endedExchange bool) {
 	i, ok := u.table.index[token]
