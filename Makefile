@@ -96,6 +96,10 @@ bench: ## Go benchmarks, BENCH_COUNT (10) runs each, into .build/bench.txt; BENC
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCH_COUNT) ./... | tee .build/bench.txt
 	$(tool) benchstat $(BASE) .build/bench.txt
 
+bench-footprint: build ## Instructions and cache lines of an exchange, by function (root for apt); ARGS for the script
+	@$(need) qemu-x86_64=qemu-user gcc=gcc nginx=nginx-light openssl=openssl python3=python3
+	internal/bench/footprint $(ARGS) dist/mtls-proxy
+
 bench-compare: build ## Beside nginx, HAProxy and others (root for apt); ARGS for the script
 	@$(need) nginx=nginx-light haproxy=haproxy wrk=wrk h2load=nghttp2-client openssl=openssl python3=python3
 	MTLS_PROXY=$(CURDIR)/dist/mtls-proxy internal/bench/compare $(ARGS)
@@ -166,5 +170,5 @@ clean: ## Remove what was built (.bin keeps the tools)
 
 # Two cores are busy with one of these.
 .NOTPARALLEL:
-.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench bench-compare bench-features bench-faults \
+.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench bench-footprint bench-compare bench-features bench-faults \
 	lint vulnerabilities lint-packages packages repro clean FORCE .build/next
