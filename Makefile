@@ -96,6 +96,11 @@ bench: ## Go benchmarks, BENCH_COUNT (10) runs each, into .build/bench.txt; BENC
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCH_COUNT) ./... | tee .build/bench.txt
 	$(tool) benchstat $(BASE) .build/bench.txt
 
+profile: ## Rewrite the profile that the program is built with, in a minute on an idle machine; see docs/decisions/0023
+	@mkdir -p .build
+	go test -trimpath -run '^$$' -bench 'ExchangeParallel$$' -cpu 1,2 -benchtime 10s \
+		-cpuprofile $(CURDIR)/cmd/mtls-proxy/default.pgo -o .build/proxy.test ./internal/proxy
+
 bench-footprint: build ## Instructions and cache lines of an exchange, by function (root for apt); ARGS for the script
 	@$(need) qemu-x86_64=qemu-user gcc=gcc nginx=nginx-light openssl=openssl python3=python3
 	internal/bench/footprint $(ARGS) dist/mtls-proxy
@@ -170,5 +175,5 @@ clean: ## Remove what was built (.bin keeps the tools)
 
 # Two cores are busy with one of these.
 .NOTPARALLEL:
-.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench bench-footprint bench-compare bench-features bench-faults \
+.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench profile bench-footprint bench-compare bench-features bench-faults \
 	lint vulnerabilities lint-packages packages repro clean FORCE .build/next
