@@ -15,8 +15,9 @@ FUZZTIME ?= 30s
 BENCH ?= .
 BENCH_COUNT ?= 10
 SUITES ?= bookworm trixie sid
-# auto: run where this is root on Linux, say so where it is not. required: fail there.
+# auto: run where there is what they take (root on Linux; ::1), say so where there is not. required: fail there.
 SYSTEMD_TESTS ?= auto
+IPV6_TESTS ?= auto
 
 # Tools with modest dependencies are pinned in internal/tools/go.mod; those with
 # hundreds are installed by version, each version into a folder of its own.
@@ -52,6 +53,10 @@ test: lint test-unit test-race test-systemd ## Everything, installing what it ne
 test-unit: ## Unit and script tests
 	@$(need) redis-server=redis-server
 	go test -count=1 ./...
+	@if [[ -d /proc/net ]] && ! grep -qs '^0*1 ' /proc/net/if_inet6; then \
+		echo '***  Tests over IPv6 were left out: this host has no ::1.  ***'; \
+		[[ $(IPV6_TESTS) != required ]]; \
+	fi
 
 test-short: ## Unit tests alone, in seconds
 	go test -short ./...

@@ -15,6 +15,11 @@ import (
 func acceptorFor(t *testing.T, network, address string) (*Acceptor, net.Listener) {
 	t.Helper()
 	ln := listen(t, network, address)
+	return acceptorOf(t, ln), ln
+}
+
+func acceptorOf(t *testing.T, ln net.Listener) *Acceptor {
+	t.Helper()
 	closer := new(Closer)
 	t.Cleanup(closer.Retire)
 	a, err := NewAcceptor(ln, closer)
@@ -22,7 +27,7 @@ func acceptorFor(t *testing.T, network, address string) (*Acceptor, net.Listener
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.Close() })
-	return a, ln
+	return a
 }
 
 func TestAcceptorKnowsBothEnds(t *testing.T) {
@@ -70,17 +75,8 @@ func sendsAtOnce(t *testing.T, c net.Conn) {
 func TestWhoCameBeforeTheAcceptor(t *testing.T) {
 	ln := listen(t, "tcp", "127.0.0.1:0")
 	before, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	closer := new(Closer)
-	t.Cleanup(closer.Retire)
-	a, err := NewAcceptor(ln, closer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { a.Close() })
-	sendsAtOnce(t, acceptedFrom(t, a, before, nil))
+	a := acceptorOf(t, ln)
+	sendsAtOnce(t, acceptedFrom(t, a, before, err))
 	after, err := net.Dial("tcp", ln.Addr().String())
 	sendsAtOnce(t, acceptedFrom(t, a, after, err))
 }

@@ -13,7 +13,7 @@ type Edits struct {
 	lines   []byte   // the lines that are put in, each with its CRLF
 	dropped []string // names, folded: every spelling that CGI can not tell from them goes
 	guarded []string // names, folded, of add: spellings with other marks go
-	lengths uint64   // bit of every length among the names above, 63 for what is longer
+	lengths uint64   // lengthBit of all names above
 	ids     uint64   // bit of every ID among dropped
 	added   uint64   // bit of every ID among guarded
 }
@@ -35,7 +35,7 @@ func CompileEdits(set, add map[string]string, remove []string) (*Edits, error) {
 			return "", fmt.Errorf("%s %q: %w", group, name, err)
 		}
 		seen[folded] = name
-		e.lengths |= 1 << min(len(name), 63)
+		e.lengths |= lengthBit(name)
 		return folded, nil
 	}
 	for _, group := range []struct {
@@ -97,7 +97,7 @@ func editable(name string) (folded string, _ error) {
 
 // drops reports whether a field that came with the message goes.
 func (e *Edits) drops(name []byte) bool {
-	if e == nil || e.lengths&(1<<min(len(name), 63)) == 0 {
+	if e == nil || e.lengths&lengthBit(name) == 0 {
 		return false
 	}
 	for _, d := range e.dropped {
@@ -121,7 +121,7 @@ func (e *Edits) provides(id ID) bool { return e != nil && (e.ids|e.added)&(1<<id
 
 // mentions is provides for any name.
 func (e *Edits) mentions(name string) bool {
-	if e == nil || e.lengths&(1<<min(len(name), 63)) == 0 {
+	if e == nil || e.lengths&lengthBit(name) == 0 {
 		return false
 	}
 	same := func(s string) bool { return len(s) == len(name) && foldedPrefix([]byte(name), s) }

@@ -236,6 +236,9 @@ func lookup(name []byte) (ID, trait) {
 	return Other, 0
 }
 
+// lengthBit tells apart names that cannot be the same: those of another length have another bit, up to 63 bytes.
+func lengthBit[T ~string | ~[]byte](name T) uint64 { return 1 << min(len(name), 63) }
+
 // foldedPrefix reports whether name begins with the lower-case prefix when case does not count
 // and every mark stands for a hyphen, which is how CGI and its heirs read names.
 func foldedPrefix(name []byte, prefix string) bool {

@@ -20,7 +20,7 @@ type Head struct {
 	used    bool   // there is something to reset
 
 	has      uint64 // bit of every ID among Fields
-	lengths  uint64 // bit of every length of a name among them, 63 for what is longer
+	lengths  uint64 // lengthBit of all their names
 	listed   uint8  // the Connection options with a meaning of their own
 	options  []byte // the other ones, lower case, each with a comma behind it
 	upgrades []byte // storage for Upgrade
@@ -138,7 +138,7 @@ func (h *Head) lines(b []byte, pos int, l *Limits) (end int, _ flaw) {
 		}
 		h.Fields = append(h.Fields, f)
 		h.has |= 1 << f.ID
-		h.lengths |= 1 << min(len(name), 63)
+		h.lengths |= lengthBit(name)
 		pos = next
 	}
 }
@@ -178,15 +178,15 @@ func (h *Head) readConnection() flaw {
 			continue
 		}
 		for rest := h.Fields[i].Value; rest != nil; {
+			if count++; count > maxOptions {
+				return flawConnectionLong
+			}
 			if string(rest) == "keep-alive" { // by far the most common, and worth a shortcut
 				h.listed |= optionKeepAlive
 				break
 			}
 			var option []byte
 			option, rest = cutElement(rest)
-			if count++; count > maxOptions {
-				return flawConnectionLong
-			}
 			switch {
 			case len(option) == 0:
 			case equalFold(option, "close"):

@@ -179,6 +179,8 @@ var badRequests = []struct {
 	{"unknown expectation", "POST / HTTP/1.1\r\nHost: h\r\nExpect: 200-maybe\r\n\r\n", ExpectationFailed},
 	{"Connection is no list of tokens", "GET / HTTP/1.1\r\nHost: h\r\nConnection: a b\r\n\r\n", BadRequest},
 	{"Connection with 65 options", "GET / HTTP/1.1\r\nHost: h\r\nConnection: " + strings.Repeat("a,", 64) + "\r\n\r\n", BadRequest},
+	{"Connection with 65 options, keep-alive last", "GET / HTTP/1.1\r\nHost: h\r\nConnection: " + strings.Repeat("a,", 64) + "keep-alive\r\n\r\n", BadRequest},
+	{"65 times Connection", "GET / HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("Connection: keep-alive\r\n", 65) + "\r\n", BadRequest},
 	{"Upgrade is no list of protocols", "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: a/b/c\r\n\r\n", BadRequest},
 	{"two Origins", "GET / HTTP/1.1\r\nHost: h\r\nOrigin: null\r\nOrigin: http://h\r\n\r\n", BadRequest},
 	{"two Sec-Fetch-Sites", "GET / HTTP/1.1\r\nHost: h\r\nSec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n\r\n", BadRequest},

@@ -287,7 +287,7 @@ func (r *Response) Append(dst []byte, w *ResponseRewrite) []byte {
 
 // sent reports whether a field of that name goes on to the caller.
 func (h *Head) sent(name string) bool {
-	if h.lengths&(1<<min(len(name), 63)) == 0 {
+	if h.lengths&lengthBit(name) == 0 {
 		return false
 	}
 	for i := range h.Fields {

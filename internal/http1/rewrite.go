@@ -243,12 +243,11 @@ func closed(value []byte) bool {
 
 // appendVia writes element behind the Via of those before us, with the version of this message in it.
 func (h *Head) appendVia(dst []byte, element string) []byte {
-	if h.Minor == 1 && h.has&(1<<Via) == 0 { // as a rule
+	if h.has&(1<<Via) == 0 { // as a rule
 		dst = append(dst, "Via: "...)
-		dst = append(dst, element...)
-		return append(dst, "\r\n"...)
+	} else {
+		dst = h.appendList(dst, "Via", Via)
 	}
-	dst = h.appendList(dst, "Via", Via)
 	if v := "1.1 "; h.Minor == 0 && len(element) > len(v) && element[:len(v)] == v {
 		dst = append(dst, "1.0 "...)
 		element = element[len(v):]

@@ -10,8 +10,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-var classicBounds = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
-
 func written(t *testing.T, m prometheus.Metric) *dto.Histogram {
 	t.Helper()
 	var out dto.Metric
@@ -41,13 +39,14 @@ func natives(h *dto.Histogram) map[int32]int64 {
 
 // The library's histogram is slower, and right.
 func TestDurationsAreCountedAsTheLibraryDoes(t *testing.T) {
-	ours := newDurationVec("d", "h", classicBounds).with("r", "u")
-	theirs := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "d", Buckets: classicBounds, NativeHistogramBucketFactor: 1.2})
+	vec := New(Options{}).durations
+	ours, bounds := vec.with("r", "u"), vec.scale.bounds
+	theirs := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "d", Buckets: bounds, NativeHistogramBucketFactor: 1.2})
 	observe := func(d time.Duration) {
 		ours.observe(d)
 		theirs.Observe(d.Seconds())
 	}
-	for _, bound := range classicBounds { // to the nanosecond
+	for _, bound := range bounds { // to the nanosecond
 		for _, near := range []time.Duration{-1, 0, 1} {
 			observe(time.Duration(math.Round(bound*1e9)) + near)
 		}
@@ -92,7 +91,7 @@ func TestDurationsAreCountedAsTheLibraryDoes(t *testing.T) {
 }
 
 func TestDurationsOutsideTheScaleAreCounted(t *testing.T) {
-	d := newDurationVec("d", "h", classicBounds).with("r", "u")
+	d := New(Options{}).durations.with("r", "u")
 	for _, t := range []time.Duration{-time.Second, 0, 1, math.MaxInt64} {
 		d.observe(t)
 	}

@@ -141,11 +141,7 @@ func TestUpstreamGoneBeforeTheResponse(t *testing.T) {
 func stale() demo.UpstreamOptions {
 	return script(func(c *demo.Conn) {
 		for n := 1; ; n++ {
-			r, err := c.ReadRequest()
-			if err != nil {
-				return
-			}
-			body, err := io.ReadAll(r.Body)
+			_, body, err := readWhole(c)
 			if err != nil {
 				return
 			}

@@ -143,7 +143,7 @@ func (x *session) send() *upload {
 		rewrite.Host = e.conn.Endpoint().ServerName() // HTTP/1.0 has none to preserve
 	}
 	defer x.putOut() // if there is one, who waits needs no more of it
-	out := r.Append(x.behindRequest(), &rewrite)
+	out := r.Append(x.behind(w.in, w.w), &rewrite)
 	t := e.route.Upstream.Timeout()
 	if !e.whole {
 		_, _ = e.conn.Write(out)
@@ -162,16 +162,6 @@ func (x *session) send() *upload {
 		_, _ = e.conn.Write(body)
 	}
 	return nil
-}
-
-// behindRequest is where the request for the upstream is written: the free end of in, or an empty out when there might be
-// too little left.
-func (x *session) behindRequest() []byte {
-	w := x.work
-	if n := w.w; len(w.in.B)-n > n {
-		return w.in.B[n:n]
-	}
-	return x.takeOut().B
 }
 
 // await begins the wait for the response's head, which timeout.response_header, retry.try_timeout or timeout.request

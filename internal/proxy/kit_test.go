@@ -584,6 +584,16 @@ func post(path, body string, fields ...string) string {
 // script makes options of a function that speaks with each client.
 func script(f func(c *demo.Conn)) demo.UpstreamOptions { return demo.UpstreamOptions{Script: f} }
 
+// readWhole reads the next request of c, and its body.
+func readWhole(c *demo.Conn) (*http.Request, string, error) {
+	r, err := c.ReadRequest()
+	if err != nil {
+		return nil, "", err
+	}
+	body, err := io.ReadAll(r.Body)
+	return r, string(body), err
+}
+
 // answers is an upstream that says the same to every request.
 func answers(text string) demo.UpstreamOptions {
 	return script(func(c *demo.Conn) { c.Answer(text) })

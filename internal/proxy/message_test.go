@@ -83,11 +83,7 @@ func TestPipelining(t *testing.T) {
 func TestMessagesOfAllSizes(t *testing.T) {
 	mirror := script(func(c *demo.Conn) {
 		for {
-			r, err := c.ReadRequest()
-			if err != nil {
-				return
-			}
-			body, err := io.ReadAll(r.Body)
+			r, body, err := readWhole(c)
 			if err != nil {
 				return
 			}

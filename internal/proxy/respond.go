@@ -32,9 +32,9 @@ func (x *session) respond(up *upload) *fault.Fault {
 	var f *fault.Fault
 	switch r.Framing {
 	case http1.NoBody:
-		f = x.pass(r.Append(x.behindResponse(), &rewrite))
+		f = x.pass(r.Append(x.behind(w.up, w.uw), &rewrite))
 	case http1.Length:
-		f = x.passLength(r.Append(x.behindResponse(), &rewrite))
+		f = x.passLength(r.Append(x.behind(w.up, w.uw), &rewrite))
 	default:
 		head := x.takeOut()
 		head.B = r.Append(head.B, &rewrite)
@@ -77,12 +77,11 @@ func (x *session) conclude(up *upload) {
 // more than the largest record, so that one never fills it.
 const headroom = conn.SmallBuffer - 16<<10 - 1
 
-// behindResponse is where the response's head for the caller is written: the free end of up, or an empty out when there
-// might be too little left.
-func (x *session) behindResponse() []byte {
-	w := x.work
-	if n := w.uw; len(w.up.B)-n > n {
-		return w.up.B[n:n]
+// behind is where to write what becomes of the message in b, which ends at n: behind it, or into an empty out when there might
+// be too little room.
+func (x *session) behind(b *conn.Buffer, n int) []byte {
+	if len(b.B)-n > n {
+		return b.B[n:n]
 	}
 	return x.takeOut().B
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -25,17 +24,13 @@ type tries struct {
 func (u *tries) options() demo.UpstreamOptions {
 	return script(func(c *demo.Conn) {
 		for {
-			r, err := c.ReadRequest()
-			if err != nil {
-				return
-			}
-			body, err := io.ReadAll(r.Body)
+			r, body, err := readWhole(c)
 			if err != nil {
 				return
 			}
 			u.mu.Lock()
 			deal := u.each[min(len(u.seen), len(u.each)-1)]
-			u.seen = append(u.seen, r.Method+" "+r.URL.Path+" "+string(body))
+			u.seen = append(u.seen, r.Method+" "+r.URL.Path+" "+body)
 			u.at = append(u.at, time.Now())
 			u.mu.Unlock()
 			deal(c)

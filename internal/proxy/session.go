@@ -94,9 +94,7 @@ func (w *work) clear() {
 	w.resp.Reset()
 	w.chunks.Reset()
 	w.body.Reset()
-	if e := &w.exchange; e.last || !e.start.IsZero() {
-		*e = exchange{}
-	}
+	w.exchange = exchange{}
 	w.pending = false
 }
 
