@@ -15,6 +15,9 @@ const (
 
 	// drainEvery is how often a drain looks around.
 	drainEvery = 20 * time.Millisecond
+
+	// lastWords is how long a session that was cut may take to say so to a caller who reads. Mostly that is for a CPU to run on.
+	lastWords = time.Second
 )
 
 // Drain lets every exchange in progress end and returns when nobody is served any more. When ctx ends first it cuts the
@@ -153,14 +156,20 @@ func (s *Server) keep(x *session) {
 // cut ends all sessions and returns how many were in the middle of an exchange. Those that are idle may be spared, to be
 // kept. The caller holds mu.
 func (s *Server) cut(spare bool) (n int) {
+	now := time.Now()
 	for x := range s.sessions {
 		for {
 			w := x.word.Load()
 			if spare && (phaseOf(w).idle() || phaseOf(w) == cancelKeep) {
 				break
 			}
+			if x.told.IsZero() {
+				x.told = now
+			}
 			if phaseOf(w).cancelled() {
-				x.socket.Interrupt()
+				if x.socket.WriteBlocked() || now.Sub(x.told) >= lastWords {
+					x.socket.Interrupt()
+				}
 				break
 			}
 			if x.cancel(w, cancelCut) {

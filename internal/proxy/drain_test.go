@@ -67,6 +67,23 @@ func TestDrainCutsWhatLastsTooLong(t *testing.T) {
 	half.closed()
 }
 
+// On a busy machine a drain looks around again before a session that was cut has had a CPU.
+func TestWhoWasCutSaysSoFirst(t *testing.T) {
+	o, arrived, _ := holding()
+	k := start(t, setup{upstream: o})
+	waiting := k.dial().send(get("/held/1"))
+	take(k, "the request", arrived)
+	up := k.dial().send(request("POST", "/upload", "Content-Length: 10") + "five.")
+	k.until("both are under way", func() bool { return k.active() == 2 })
+	k.server.mu.Lock()
+	for range 3 {
+		k.server.cut(false)
+	}
+	k.server.mu.Unlock()
+	waiting.answer().problem(k, fault.Draining)
+	up.answer().problem(k, fault.Draining)
+}
+
 func TestDrainCutsStreamsAndTunnels(t *testing.T) {
 	k := start(t, setup{timeout: "tunnel_idle = \"1h\""})
 	stream, tunnel := k.dial().send(get("/sse?n=2&every=1h")), k.tunnel()

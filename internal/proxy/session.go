@@ -41,7 +41,8 @@ type session struct {
 	shift  sync.Mutex // held to change the phase while an upload is in progress
 	ending sync.Mutex // held to cancel, with all that this interrupts, and to undo it
 
-	cut bool // the drain's end met it; belongs to server.mu
+	cut  bool      // the drain's end met it; belongs to server.mu, as does
+	told time.Time // when it was first told to end by that, or was ending already
 
 	// What follows belongs to the session's goroutine.
 	snap      *snapshot.Snapshot // the current exchange's
