@@ -321,8 +321,14 @@ func (r *reader) config() *Config {
 	}
 	cfg.Route = slices.Repeat([]Route{route}, r.routes)
 	for i := range cfg.Route {
-		if r.has("route", strconv.Itoa(i+1), "rate_limit") {
+		if _, opened := r.opened[dotted([]string{"route", strconv.Itoa(i + 1), "rate_limit"})]; opened {
 			cfg.Route[i].RateLimit = &RateLimit{Key: RateKeyAll}
+		}
+	}
+	for _, p := range r.order {
+		if len(p.path) > 3 && p.path[0] == "route" && p.path[2] == "rate_limit" {
+			n, _ := strconv.Atoi(p.path[1]) // ours: counted by reader
+			cfg.Route[n-1].RateLimit = &RateLimit{Key: RateKeyAll}
 		}
 	}
 	cfg.origins = make(map[string]Origin, len(r.settings))
@@ -330,16 +336,6 @@ func (r *reader) config() *Config {
 		cfg.origins[plain(p.path)] = p.at
 	}
 	return cfg
-}
-
-// has reports whether the table, or a key in it, occurs.
-func (r *reader) has(table ...string) bool {
-	if _, opened := r.opened[dotted(table)]; opened {
-		return true
-	}
-	return slices.ContainsFunc(r.order, func(p *placed) bool {
-		return len(p.path) > len(table) && slices.Equal(p.path[:len(table)], table)
-	})
 }
 
 func clone[T any](v T) *T { return &v }

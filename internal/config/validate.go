@@ -55,12 +55,12 @@ func (v *validation) warn(path []string, fact, hint string) {
 
 // refers checks that a value names a table of the kind.
 func (v *validation) refers(path []string, kind, name string) {
+	if v.exists(kind, name) || !v.fine(path...) || !v.understood(kind) || !v.set(path...) && !v.understood(path...) {
+		return
+	}
 	names := v.names(kind)
 	if kind == "listener" {
 		names = slices.Sorted(maps.Keys(v.cfg.Listener))
-	}
-	if slices.Contains(names, name) || !v.fine(path...) || !v.understood(kind) || !v.set(path...) && !v.understood(path...) {
-		return
 	}
 	hint := didYouMean(name, names)
 	if hint == "" || !v.set(path...) {
@@ -74,6 +74,15 @@ func (v *validation) refers(path []string, kind, name string) {
 		what = "trust bundle"
 	}
 	v.wrong(path, "no "+what+" is named "+quote(name), hint)
+}
+
+// exists reports whether there is a table of the kind with that name. Listeners include the default one.
+func (v *validation) exists(kind, name string) bool {
+	if kind == "listener" {
+		return v.cfg.Listener[name] != nil
+	}
+	_, ok := v.reader.tables[dotted([]string{kind, name})]
+	return ok
 }
 
 // tables checks identities and trust bundles.

@@ -24,11 +24,18 @@ func (v *validation) checkRoutes() {
 		v.cfg.Route = []Route{r}
 		return
 	}
+	same := make(map[requests][]int)
 	for i := range v.cfg.Route {
-		v.route(&v.cfg.Route[i], only, "route", strconv.Itoa(i+1))
-		v.reachable(i)
+		r := &v.cfg.Route[i]
+		v.route(r, only, "route", strconv.Itoa(i+1))
+		k := requests{r.Listener, r.Host, r.PathPrefix}
+		v.reachable(i, same[k])
+		same[k] = append(same[k], i)
 	}
 }
+
+// requests are those that routes which differ in their methods alone are for.
+type requests struct{ listener, host, prefix string }
 
 func (v *validation) route(r *Route, only string, table ...string) {
 	key := func(step ...string) []string { return append(table[:2:2], step...) }
@@ -103,8 +110,8 @@ func (v *validation) edits(e HeaderEdits, table []string) {
 	}
 }
 
-// reachable reports a route that an earlier one leaves nothing to.
-func (v *validation) reachable(i int) {
+// reachable reports a route that an earlier one, among those for the same requests, leaves nothing to.
+func (v *validation) reachable(i int, earlier []int) {
 	r := v.cfg.Route[i]
 	table := []string{"route", strconv.Itoa(i + 1)}
 	if !v.understood(table...) {
@@ -115,11 +122,8 @@ func (v *validation) reachable(i int) {
 			return
 		}
 	}
-	for j, before := range v.cfg.Route[:i] {
-		if before.Listener != r.Listener || before.Host != r.Host || before.PathPrefix != r.PathPrefix {
-			continue
-		}
-		if covers(before.Methods, r.Methods) {
+	for _, j := range earlier {
+		if covers(v.cfg.Route[j].Methods, r.Methods) {
 			other := []string{"route", strconv.Itoa(j + 1)}
 			v.wrong(table, "never matches: "+dotted(other)+" ("+v.at(other...).String()+") takes the same requests", "change host, path_prefix or methods of one of them, or remove it")
 			return
