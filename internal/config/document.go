@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -72,23 +73,128 @@ func document(file string, data []byte) ([]statement, *Problem) {
 
 // consistent checks what document does not: that tables and keys are not
 // defined over each other, and that numbers and dates exist.
-func consistent(file string, data []byte) *Problem {
+//
+// The library looks for each name among all that came before. So that a large
+// file takes no more than its share, it gets the file in parts that cannot
+// contradict each other.
+func consistent(file string, data []byte, doc []statement) *Problem {
+	for _, p := range parts(data, doc, tablesInPart) {
+		if problem := p.consistent(file); problem != nil {
+			return problem
+		}
+	}
+	return nil
+}
+
+// part is some of a file's lines.
+type part struct {
+	text  []byte
+	lines []int // the number in the file of each line
+}
+
+func (p *part) consistent(file string) *Problem {
 	var any map[string]any
-	err := toml.Unmarshal(data, &any)
+	err := toml.Unmarshal(p.text, &any)
 	if err == nil {
 		return nil
 	}
 	at := Origin{File: file, Line: 1, Column: 1}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
-		at.Line, at.Column = decode.Position()
+		line, column := decode.Position()
+		at.Line, at.Column = p.lines[min(max(line, 1), len(p.lines))-1], column
 	}
-	p := &Problem{Origin: at, Fact: strings.TrimPrefix(err.Error(), "toml: ")}
+	problem := &Problem{Origin: at, Fact: strings.TrimPrefix(err.Error(), "toml: ")}
 	switch {
-	case strings.Contains(p.Fact, "too large to fit"):
+	case strings.Contains(problem.Fact, "too large to fit"):
 		return nil // the key's own bounds say it better
-	case strings.HasPrefix(p.Fact, "table ") && strings.HasSuffix(p.Fact, " already exists"):
-		p.Hint = "put all keys of the table under one header"
+	case strings.HasPrefix(problem.Fact, "table ") && strings.HasSuffix(problem.Fact, " already exists"):
+		problem.Hint = "put all keys of the table under one header"
+	}
+	return problem
+}
+
+const tablesInPart = 64
+
+// parts cuts a file before its headers: a table with a name of the operator's
+// is in one part with all that belongs to it and with up to n such tables, each
+// route likewise, and in another is what has no such name. A file in which that cannot be told from
+// the headers alone stays whole.
+func parts(data []byte, doc []statement, n int) []*part {
+	starts := lineStarts(data)
+	var (
+		all     []*part
+		byGroup = make(map[string]*part)
+		numbers = make(map[string]int) // of tables with a name, in the order of their coming
+		routes  int
+		group   = "" // what has no name
+		from    = 1  // the line that the current one begins at
+	)
+	cut := func(to int) { // before that line
+		p := byGroup[group]
+		if p == nil {
+			p = &part{}
+			byGroup[group] = p
+			all = append(all, p)
+		}
+		end := len(data)
+		if to <= len(starts) {
+			end = starts[to-1]
+		}
+		p.text = append(p.text, data[starts[from-1]:end]...)
+		for line := from; line < to; line++ {
+			p.lines = append(p.lines, line)
+		}
+		from = to
+	}
+	kinds := tree().children
+	named := func(kind string) bool { return kinds[kind] != nil && kinds[kind].any != nil }
+	top := true // no header came yet
+	for _, s := range doc {
+		kind := s.path[0]
+		isRoute := kind == "route" && s.element && len(s.path) == 1
+		unclear := false // which table or route it belongs to
+		switch {
+		case !named(kind), isRoute:
+		case !s.header:
+			unclear = top
+		case kind == "route":
+			unclear = len(s.path) == 1 || routes == 0
+		default:
+			unclear = len(s.path) == 1
+		}
+		if unclear {
+			return []*part{whole(data, starts)}
+		}
+		if !s.header {
+			continue
+		}
+		top = false
+		cut(s.at.Line)
+		switch {
+		case !named(kind):
+			group = ""
+		case kind == "route":
+			if isRoute {
+				routes++
+			}
+			group = "route " + strconv.Itoa(routes/n)
+		default:
+			name := dotted(s.path[:2])
+			if _, known := numbers[name]; !known {
+				numbers[name] = len(numbers)
+			}
+			group = "table " + strconv.Itoa(numbers[name]/n)
+		}
+	}
+	cut(len(starts) + 1)
+	return all
+}
+
+func whole(data []byte, starts []int) *part {
+	p := &part{text: data}
+	for i := range starts {
+		p.lines = append(p.lines, i+1)
 	}
 	return p
 }

@@ -71,6 +71,40 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// Cut into parts, a file is as consistent as it is as a whole, and the line that is wrong is one of the file's.
+func FuzzParts(f *testing.F) {
+	for _, seed := range []string{
+		smallest, full, several,
+		"[upstream.a]\nurl = 1\n[upstream.b]\n[upstream.a]\n",
+		"[upstream.a]\n[[route]]\nhost = 1\n[route.request_headers]\n[[route]]\n[route.request_headers]\n[route.request_headers]\n",
+		"[upstream.a.pool]\n[upstream.b]\n[upstream.a]\npool.x = 1\n",
+		"upstream.a.url = 1\n[upstream.a]\n", "[upstream]\na.url = 1\n[upstream.a]\n", "route = []\n[[route]]\n",
+		"[limits]\n[upstream.a]\n[limits]\n", "[[upstream.a]]\n[upstream.b]\n[upstream.a]\n", "[upstream.a]\nx = 2000-13-01\n[log]\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		doc, problem := document("config.toml", data)
+		if problem != nil {
+			return
+		}
+		want := whole(data, lineStarts(data)).consistent("config.toml")
+		cut := parts(data, doc, 1)
+		var got *Problem
+		for _, p := range cut {
+			if got = p.consistent("config.toml"); got != nil {
+				break
+			}
+		}
+		if (got == nil) != (want == nil) {
+			t.Fatalf("in parts: %v; as a whole: %v", got, want)
+		}
+		if got != nil {
+			inside(t, *got, data)
+		}
+	})
+}
+
 // inside fails unless p has its place in data; the end is a place too.
 func inside(t *testing.T, p Problem, data []byte) {
 	t.Helper()

@@ -136,7 +136,7 @@ func parse(sources []source, o Options, problems Problems, whole bool) (*Config,
 		if syntax == nil {
 			r.read(folder(s.file), doc)
 			if !r.twice {
-				syntax = consistent(s.file, s.data)
+				syntax = consistent(s.file, s.data, doc)
 			}
 		}
 		if syntax != nil {
