@@ -12,41 +12,49 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// durationVec is a histogram of durations for each route and upstream, with classic and with native buckets. It counts in plain
-// words: the library's looks the native bucket of each observation up in a map, for which it takes several times as long.
+// durationVec is a histogram of durations by labels, with classic and with native buckets. It counts in plain words: the
+// library's looks the native bucket of each observation up in a map, for which it takes several times as long.
 type durationVec struct {
 	desc  *prometheus.Desc
 	scale *scale
+	few   func() bool // whether a series without an observation is shown
 
 	mu     sync.Mutex // guards series
 	series map[[2]string]*durations
 }
 
-func newDurationVec(name, help string, bounds []float64) *durationVec {
+// newDurationVec takes one or two labels.
+func newDurationVec(name, help string, bounds []float64, few func() bool, labels ...string) *durationVec {
 	return &durationVec{
-		desc:   prometheus.NewDesc(name, help, []string{"route", "upstream"}, nil),
+		desc:   prometheus.NewDesc(name, help, labels, nil),
 		scale:  newScale(bounds),
+		few:    few,
 		series: make(map[[2]string]*durations),
 	}
 }
 
 // with returns the series for these labels, the same one until it is removed.
-func (v *durationVec) with(route, upstream string) *durations {
+func (v *durationVec) with(labels ...string) *durations {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	k := [2]string{route, upstream}
+	k := key(labels)
 	d := v.series[k]
 	if d == nil {
-		d = &durations{scale: v.scale, counts: make([]atomic.Uint64, len(v.scale.ends)), desc: v.desc, labels: k, since: time.Now()}
+		d = &durations{scale: v.scale, desc: v.desc, labels: labels, since: time.Now()}
 		v.series[k] = d
 	}
 	return d
 }
 
-func (v *durationVec) remove(route, upstream string) {
+func (v *durationVec) remove(labels ...string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	delete(v.series, [2]string{route, upstream})
+	delete(v.series, key(labels))
+}
+
+func key(labels []string) (k [2]string) {
+	copy(k[:], labels)
+	return k
 }
 
 // Describe implements prometheus.Collector.
@@ -56,8 +64,11 @@ func (v *durationVec) Describe(to chan<- *prometheus.Desc) { to <- v.desc }
 func (v *durationVec) Collect(to chan<- prometheus.Metric) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	few := v.few()
 	for _, d := range v.series {
-		to <- d
+		if few || d.counts.Load() != nil {
+			to <- d
+		}
 	}
 }
 
@@ -119,19 +130,31 @@ func (s *scale) cell(from int, d int64) int {
 // durations is one series. It does not lock, so a scrape may see an observation in the buckets and not yet in the sum.
 type durations struct {
 	scale  *scale
-	sum    atomic.Uint64   // microseconds
-	counts []atomic.Uint64 // by cell
+	sum    atomic.Uint64                   // microseconds
+	counts atomic.Pointer[[]atomic.Uint64] // by cell; nil before the first observation, as thousands of routes may never have one
 
 	desc   *prometheus.Desc
-	labels [2]string
+	labels []string
 	since  time.Time
 }
 
 // observe counts t; what is negative counts as nothing.
 func (d *durations) observe(t time.Duration) {
+	counts := d.counts.Load()
+	if counts == nil {
+		counts = d.allocate()
+	}
 	t = max(t, 0)
-	d.counts[d.scale.cell(int(d.scale.from[bits.Len64(uint64(t))]), int64(t))].Add(1)
+	(*counts)[d.scale.cell(int(d.scale.from[bits.Len64(uint64(t))]), int64(t))].Add(1)
 	d.sum.Add(uint64(t+time.Microsecond/2) / uint64(time.Microsecond))
+}
+
+func (d *durations) allocate() *[]atomic.Uint64 {
+	counts := make([]atomic.Uint64, len(d.scale.ends))
+	if d.counts.CompareAndSwap(nil, &counts) {
+		return &counts
+	}
+	return d.counts.Load()
 }
 
 // Desc implements prometheus.Metric.
@@ -141,11 +164,13 @@ func (d *durations) Desc() *prometheus.Desc { return d.desc }
 func (d *durations) Write(to *dto.Metric) error {
 	var total uint64
 	native, classic := make(map[int]int64), make([]uint64, len(d.scale.bounds)+1)
-	for i := range d.counts {
-		if n := d.counts[i].Load(); n > 0 {
-			total += n
-			native[d.scale.native[i]] += int64(n)
-			classic[d.scale.classic[i]] += n
+	if counts := d.counts.Load(); counts != nil {
+		for i := range *counts {
+			if n := (*counts)[i].Load(); n > 0 {
+				total += n
+				native[d.scale.native[i]] += int64(n)
+				classic[d.scale.classic[i]] += n
+			}
 		}
 	}
 	sum, cumulative := float64(d.sum.Load())/1e6, uint64(0)
@@ -154,12 +179,12 @@ func (d *durations) Write(to *dto.Metric) error {
 		cumulative += classic[i]
 		buckets[bound] = cumulative
 	}
-	c, err := prometheus.NewConstHistogramWithCreatedTimestamp(d.desc, total, sum, buckets, d.since, d.labels[:]...)
+	c, err := prometheus.NewConstHistogramWithCreatedTimestamp(d.desc, total, sum, buckets, d.since, d.labels...)
 	if err != nil {
 		return err
 	}
 	n, err := prometheus.NewConstNativeHistogram(d.desc, total, sum, native, nil, 0, nativeSchema,
-		prometheus.DefNativeHistogramZeroThreshold, d.since, d.labels[:]...)
+		prometheus.DefNativeHistogramZeroThreshold, d.since, d.labels...)
 	if err != nil {
 		return err
 	}

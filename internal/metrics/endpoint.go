@@ -63,16 +63,16 @@ type Health struct {
 }
 
 // Retried counts a try after the first.
-func (u *Upstream) Retried(why RetryReason) { u.retries[min(why, retryReasons-1)].Inc() }
+func (u *Upstream) Retried(why RetryReason) { u.retries[min(why, retryReasons-1)].Add(1) }
 
 // RetryDenied counts a try that the budget did not allow.
-func (u *Upstream) RetryDenied() { u.retriesDenied.Inc() }
+func (u *Upstream) RetryDenied() { u.retriesDenied.Add(1) }
 
 // Ejected counts an endpoint that was put aside.
-func (u *Upstream) Ejected() { u.ejections.Inc() }
+func (u *Upstream) Ejected() { u.ejections.Add(1) }
 
 // BreakerChanged counts a change of the circuit breaker's state.
-func (u *Upstream) BreakerChanged(to BreakerState) { u.transitions[min(to, breakerStates-1)].Inc() }
+func (u *Upstream) BreakerChanged(to BreakerState) { u.transitions[min(to, breakerStates-1)].Add(1) }
 
 // HealthCheck counts a health check that ended.
 func (u *Upstream) HealthCheck(passed bool) {
@@ -80,11 +80,11 @@ func (u *Upstream) HealthCheck(passed bool) {
 	if passed {
 		i = 1
 	}
-	u.healthChecks[i].Inc()
+	u.healthChecks[i].Add(1)
 }
 
 // DNSFailed counts a round of lookups in which one failed.
-func (u *Upstream) DNSFailed() { u.dnsFailures.Inc() }
+func (u *Upstream) DNSFailed() { u.dnsFailures.Add(1) }
 
 // healthDescs are the figures that Health comes to.
 type healthDescs struct{ endpoints, breaker *prometheus.Desc }

@@ -59,6 +59,7 @@ func kinds() map[string]kind {
 // faultTable numbers the faults, so that counting one is a look-up and an index.
 type faultTable struct {
 	faults []Fault
+	kinds  []kind         // of each
 	index  map[string]int // never written after newFaultTable
 	errors *prometheus.CounterVec
 	total  []prometheus.Counter
@@ -75,39 +76,16 @@ func newFaultTable(faults []Fault) *faultTable {
 			Help: "Faults of every kind, whether or not they ended a request, and who is to blame.",
 		}, []string{"fault", "blame"}),
 	}
+	special := kinds()
 	for i, f := range faults {
+		t.kinds = append(t.kinds, special[f.Token])
 		t.index[f.Token] = i
 		t.total = append(t.total, t.errors.WithLabelValues(f.Token, f.Blame))
 	}
 	return t
 }
 
-// faultCounters are the series of one upstream in which one fault counts.
-type faultCounters struct {
-	request prometheus.Counter
-	also    [3]prometheus.Counter // TLS, connection, timeout; nil where the fault is none
-}
-
-// counters returns the series of one upstream. Where none was chosen, only faults that upstreams have no part in are shown.
-func (t *faultTable) counters(v *upstreamVecs, upstream string) []faultCounters {
-	hidden := newUpstreamVecs()
-	special := kinds()
-	cs := make([]faultCounters, len(t.faults))
-	for i, f := range t.faults {
-		c, k, vecs := &cs[i], special[f.Token], v
-		if upstream == None && (f.Blame == "upstream" || k.tls || k.connection) {
-			vecs = &hidden
-		}
-		c.request = vecs.requestErrors.WithLabelValues(upstream, f.Token)
-		if k.tls {
-			c.also[0] = vecs.tlsErrors.WithLabelValues(upstream, f.Token)
-		}
-		if k.connection {
-			c.also[1] = vecs.connectionErrors.WithLabelValues(upstream, f.Token)
-		}
-		if k.timeout != "" {
-			c.also[2] = vecs.timeoutErrors.WithLabelValues(upstream, k.timeout)
-		}
-	}
-	return cs
+// concernsNone reports whether the fault can happen to requests that have no upstream: those that upstreams have a part in cannot.
+func (t *faultTable) concernsNone(i int) bool {
+	return t.faults[i].Blame != "upstream" && !t.kinds[i].tls && !t.kinds[i].connection
 }

@@ -35,11 +35,11 @@ type Fault struct {
 type Metrics struct {
 	registry *prometheus.Registry
 
-	durations   *durationVec
+	durations   *durationVec // of exchanges
+	handshakes  *durationVec
 	reloadOK    prometheus.Gauge
 	reloadTime  prometheus.Gauge
 	rateLimited *prometheus.CounterVec
-	upstream    upstreamVecs
 	listener    listenerVecs
 	faults      *faultTable
 
@@ -56,9 +56,6 @@ type Metrics struct {
 func New(o Options) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
-		durations: newDurationVec("mtls_proxy_request_duration_seconds",
-			"Time from the complete head of a request to the last byte of its response.",
-			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}),
 		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "mtls_proxy_config_last_reload_successful",
 			Help: "Whether the last attempt to load the configuration succeeded: 1 or 0.",
@@ -71,12 +68,17 @@ func New(o Options) *Metrics {
 			Name: "mtls_proxy_rate_limited_total",
 			Help: "Requests answered with 429, by the key of the rate limit that refused them.",
 		}, []string{"key"}),
-		upstream:  newUpstreamVecs(),
 		listener:  newListenerVecs(),
 		exchanges: make(map[exchangeKey]*Exchange),
 		upstreams: make(map[string]*Upstream),
 		listeners: make(map[string]*Listener),
 	}
+	m.durations = newDurationVec("mtls_proxy_request_duration_seconds",
+		"Time from the complete head of a request to the last byte of its response.",
+		[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}, m.fewExchanges, "route", "upstream")
+	m.handshakes = newDurationVec("mtls_proxy_tls_handshake_duration_seconds",
+		"Time that successful TLS handshakes with upstreams took.",
+		[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, m.fewUpstreams, "upstream")
 	m.faults = newFaultTable(o.Faults)
 	m.published.Store(&Publication{})
 	m.rateLimited.WithLabelValues("all")
@@ -88,7 +90,7 @@ func New(o Options) *Metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newTallyCollector(m), m.durations, m.reloadOK, m.reloadTime, m.rateLimited, m.faults.errors,
+		newTallyCollector(m), m.durations, m.handshakes, m.reloadOK, m.reloadTime, m.rateLimited, m.faults.errors,
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "mtls_proxy_log_records_dropped_total",
 			Help: "Log records dropped because whoever reads the log was too slow.",
@@ -97,7 +99,6 @@ func New(o Options) *Metrics {
 		newPublicationCollector(&m.published),
 		newAdmissionCollector(&m.published),
 	)
-	m.registry.MustRegister(m.upstream.collectors()...)
 	m.registry.MustRegister(m.listener.collectors()...)
 	m.Upstream(None)
 	return m
@@ -111,6 +112,21 @@ func newBuildInfo(version string) prometheus.Collector {
 	})
 	g.Set(1)
 	return g
+}
+
+// In small configurations every series is there from the start, at 0, so that the first event is an increase to Prometheus. In
+// large ones that would be megabytes of zeros a scrape, and what is told apart by route, or by a label beside the upstream's, is
+// there from its first event on.
+const (
+	maxInitialExchanges = 200 // by listener, route and upstream
+	maxInitialUpstreams = 20
+)
+
+func (m *Metrics) fewExchanges() bool {
+	return len(m.published.Load().Exchanges) <= maxInitialExchanges
+}
+func (m *Metrics) fewUpstreams() bool {
+	return len(m.published.Load().Upstreams) <= maxInitialUpstreams
 }
 
 // Handler answers scrapes in the text, OpenMetrics and protobuf formats.
@@ -224,7 +240,7 @@ func (m *Metrics) prune(p *Publication) {
 	for name := range m.upstreams {
 		if !upstreams[name] {
 			delete(m.upstreams, name)
-			m.upstream.remove(name)
+			m.handshakes.remove(name)
 		}
 	}
 	for name := range m.listeners {

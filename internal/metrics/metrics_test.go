@@ -270,6 +270,46 @@ func TestSeriesOfOneUpstreamStayFew(t *testing.T) {
 	}
 }
 
+// With thousands of routes, series at 0 would be most of a scrape.
+func TestALargeConfigurationIsScrapedByWhatHappened(t *testing.T) {
+	m, p := newMetrics(t)
+	large := *p
+	for u := range 1000 {
+		name := fmt.Sprintf("upstream-%d", u)
+		large.Upstreams = append(large.Upstreams, Pool{Upstream: m.Upstream(name), Stats: func() (int, int) { return 0, 0 }})
+		large.Certificates = append(large.Certificates, Certificate{Kind: "identity", Name: name}, Certificate{Kind: "trust", Name: name})
+		for r := range 10 {
+			large.Exchanges = append(large.Exchanges, m.Exchange("http", fmt.Sprintf("/%s/route-%d", name, r), name))
+		}
+	}
+	m.Publish(&large)
+	quiet := strings.Join(scrape(t, m), "\n")
+	if n := len(quiet); n > 2<<20 {
+		t.Errorf("a scrape of 1,000 upstreams and 10,000 routes without any request has %d bytes; 2 MiB is the bound", n)
+	}
+	for _, never := range []string{`route="/upstream-7/route-3"`, `fault="response_reset",upstream="upstream-7"`} {
+		if strings.Contains(quiet, never) {
+			t.Errorf("a series with %s is there before anything happened", never)
+		}
+	}
+	wantLine(t, m, `mtls_proxy_upstream_connections_opened_total{upstream="upstream-7"} 0`)
+
+	e := m.Exchange("http", "/upstream-7/route-3", "upstream-7")
+	e.Begin()
+	e.Fault("response_reset")
+	e.End(502, false, time.Millisecond)
+	for _, want := range []string{
+		`mtls_proxy_requests_total{listener="http",route="/upstream-7/route-3",upstream="upstream-7"} 1`,
+		`mtls_proxy_requests_in_progress{listener="http",route="/upstream-7/route-3",upstream="upstream-7"} 0`,
+		`mtls_proxy_request_duration_seconds_count{route="/upstream-7/route-3",upstream="upstream-7"} 1`,
+		`mtls_proxy_response_status_codes_total{code="502",upstream="upstream-7"} 1`,
+		`mtls_proxy_request_errors_total{fault="response_reset",upstream="upstream-7"} 1`,
+		`mtls_proxy_connection_errors_total{fault="response_reset",upstream="upstream-7"} 1`,
+	} {
+		wantLine(t, m, want)
+	}
+}
+
 func TestSeriesLeaveWithTheConfiguration(t *testing.T) {
 	m, p := newMetrics(t)
 	stays := m.Exchange("http", "default", "ledger")
@@ -439,7 +479,12 @@ func TestDocsNameEveryReasonAndPhase(t *testing.T) {
 
 func TestKindsAgreeWithTheVocabularyOfFaults(t *testing.T) {
 	table := kinds()
-	for token := range table {
+	phases := make(map[string]string)
+	for token, k := range table {
+		if other := phases[k.timeout]; other != "" && k.timeout != "" {
+			t.Errorf("%s and %s are both the timeout of phase %s, whose series would be there twice", token, other, k.timeout)
+		}
+		phases[k.timeout] = token
 		if !slices.Contains(fault.Tokens(), fault.Token(token)) {
 			t.Errorf("kinds has %q, which is no fault", token)
 		}
