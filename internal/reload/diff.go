@@ -15,12 +15,46 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/trust"
 )
 
-// settings lists every key of cfg with its value as text. What may be a secret
-// is there as a pair: the value to compare, and nothing to show.
-func settings(cfg *config.Config) map[string]setting {
-	all := make(map[string]setting)
-	collect(all, "", reflect.ValueOf(cfg).Elem())
-	return all
+// settings lists the keys of two configurations with their values as text, but
+// for tables with a name, and routes, that are the same in both. What may be a
+// secret is there as a pair: the value to compare, and nothing to show.
+func settings(prev, next *config.Config) (before, after map[string]setting) {
+	before, after = make(map[string]setting), make(map[string]setting)
+	p, n := reflect.ValueOf(prev).Elem(), reflect.ValueOf(next).Elem()
+	for i := range p.NumField() {
+		field := p.Type().Field(i)
+		name := field.Tag.Get("toml")
+		if !field.IsExported() || name == "-" {
+			continue
+		}
+		collect(before, name, unlike(p.Field(i), n.Field(i)))
+		collect(after, name, unlike(n.Field(i), p.Field(i)))
+	}
+	return before, after
+}
+
+// unlike is v without the tables that other has as well. Routes, which are
+// known by their number, are left empty.
+func unlike(v, other reflect.Value) reflect.Value {
+	switch {
+	case v.Kind() == reflect.Map:
+		left := reflect.MakeMap(v.Type())
+		for name, table := range v.Seq2() {
+			if at := other.MapIndex(name); !at.IsValid() || !reflect.DeepEqual(table.Interface(), at.Interface()) {
+				left.SetMapIndex(name, table)
+			}
+		}
+		return left
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
+		left := reflect.MakeSlice(reflect.SliceOf(reflect.PointerTo(v.Type().Elem())), v.Len(), v.Len())
+		for i := range v.Len() {
+			if i >= other.Len() || !reflect.DeepEqual(v.Index(i).Interface(), other.Index(i).Interface()) {
+				left.Index(i).Set(v.Index(i).Addr())
+			}
+		}
+		return left
+	}
+	return v
 }
 
 type setting struct {
@@ -61,7 +95,7 @@ func collect(all map[string]setting, key string, v reflect.Value) {
 			collect(all, below(key, name.String()), v.MapIndex(name))
 		}
 	case reflect.Slice:
-		if v.Type().Elem().Kind() == reflect.Struct {
+		if elem := v.Type().Elem(); elem.Kind() == reflect.Struct || elem.Kind() == reflect.Pointer && elem.Elem().Kind() == reflect.Struct {
 			for i := range v.Len() {
 				collect(all, key+"["+strconv.Itoa(i+1)+"]", v.Index(i))
 			}
@@ -104,7 +138,8 @@ func below(key, name string) string {
 // one line.
 func changes(prev, next map[string]setting) []string {
 	var lines []string
-	tables := make(map[string]bool)
+	told := make(map[string]bool)
+	hadTable, hasTable := tables(prev), tables(next)
 	keys := slices.Sorted(maps.Keys(prev))
 	for key := range next {
 		if _, both := prev[key]; !both {
@@ -121,13 +156,13 @@ func changes(prev, next map[string]setting) []string {
 			}
 			continue
 		}
-		name, verb, other := table(key), "added", prev
+		name, verb, other := table(key), "added", hadTable
 		if was {
-			verb, other = "removed", next
+			verb, other = "removed", hasTable
 		}
-		if name != "" && !hasTable(other, name) {
-			if !tables[name] {
-				tables[name] = true
+		if name != "" && !other[name] {
+			if !told[name] {
+				told[name] = true
 				lines = append(lines, name+" "+verb)
 			}
 			continue
@@ -151,30 +186,37 @@ func table(key string) string {
 	return ""
 }
 
-func hasTable(settings map[string]setting, name string) bool {
+// tables are the named tables that settings are in.
+func tables(settings map[string]setting) map[string]bool {
+	names := make(map[string]bool)
 	for key := range settings {
-		if strings.HasPrefix(key, name+".") {
-			return true
-		}
+		names[table(key)] = true
 	}
-	return false
+	return names
 }
 
 // diff tells what next does otherwise than prev: settings, and files whose
 // name stayed while their content changed.
 func diff(prevCfg, nextCfg *config.Config, prev, next *snapshot.Snapshot) []string {
-	lines := changes(settings(prevCfg), settings(nextCfg))
+	lines := changes(settings(prevCfg, nextCfg))
+	identities := make(map[string]*identity.Identity)
+	for _, id := range prev.Identities {
+		identities[id.Name] = id
+	}
 	for _, now := range next.Identities {
-		i := slices.IndexFunc(prev.Identities, func(id *identity.Identity) bool { return id.Name == now.Name })
-		if i < 0 || prev.Identities[i].Fingerprint == now.Fingerprint {
+		before := identities[now.Name]
+		if before == nil || before.Fingerprint == now.Fingerprint {
 			continue
 		}
 		lines = append(lines, fmt.Sprintf("identity %q: serial %s is now %s, which expires %s",
-			now.Name, prev.Identities[i].Serial, now.Serial, now.NotAfter.UTC().Format(time.DateOnly)))
+			now.Name, before.Serial, now.Serial, now.NotAfter.UTC().Format(time.DateOnly)))
+	}
+	bundles := make(map[string]*trust.Bundle)
+	for _, b := range prev.Bundles {
+		bundles[b.Name] = b
 	}
 	for _, now := range next.Bundles {
-		i := slices.IndexFunc(prev.Bundles, func(b *trust.Bundle) bool { return b.Name == now.Name })
-		if i >= 0 && prev.Bundles[i].Fingerprint != now.Fingerprint {
+		if before := bundles[now.Name]; before != nil && before.Fingerprint != now.Fingerprint {
 			lines = append(lines, fmt.Sprintf("trust %q: its certificates have changed", now.Name))
 		}
 	}

@@ -198,7 +198,7 @@ func TestChangesNameWhatIsDifferent(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			next := config.Default()
 			tt.edit(next)
-			if got := changes(settings(config.Default()), settings(next)); !slices.Equal(got, tt.want) {
+			if got := changes(settings(config.Default(), next)); !slices.Equal(got, tt.want) {
 				t.Errorf("changes = %q, want %q", got, tt.want)
 			}
 		})
@@ -206,13 +206,13 @@ func TestChangesNameWhatIsDifferent(t *testing.T) {
 }
 
 func TestChangesShowNoSecret(t *testing.T) {
-	with := func(hash string) map[string]setting {
+	with := func(hash string) *config.Config {
 		cfg := config.Default()
 		cfg.Admin.Users = map[string]string{"ops": hash}
 		cfg.Route[0].RequestHeaders.Set = map[string]string{"Authorization": hash}
-		return settings(cfg)
+		return cfg
 	}
-	lines := changes(with("first secret"), with("second secret"))
+	lines := changes(settings(with("first secret"), with("second secret")))
 	if len(lines) != 2 {
 		t.Errorf("changes = %q, want two lines", lines)
 	}

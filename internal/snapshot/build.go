@@ -38,6 +38,7 @@ func Build(ctx context.Context, cfg *config.Config, prev *Snapshot, m *metrics.M
 			requests:    cfg.Limits.MaxConcurrentRequests,
 		},
 	}}
+	b.before = indexOf(prev)
 	if prev != nil {
 		b.next.Generation = prev.Generation + 1
 		b.next.shared = prev.shared
@@ -70,6 +71,8 @@ type builder struct {
 	m    *metrics.Metrics
 	next *Snapshot
 
+	before index // of prev
+
 	identities map[string]*identity.Identity
 	bundles    map[string]*trust.Bundle
 	proxies    map[string]*connect.Proxy // by upstream; nil where there is none
@@ -78,6 +81,38 @@ type builder struct {
 	rules      []route.Rule
 	rate       *Rate // of Limits
 	callers    caller.Facts
+}
+
+// index finds what a snapshot has by its name.
+type index struct {
+	identities map[string]*identity.Identity
+	bundles    map[string]*trust.Bundle
+	upstreams  map[string]*upstream.Upstream
+	budgets    map[budgetID]*budget
+}
+
+// indexOf takes a nil Snapshot for an empty one.
+func indexOf(s *Snapshot) index {
+	x := index{
+		identities: make(map[string]*identity.Identity), bundles: make(map[string]*trust.Bundle),
+		upstreams: make(map[string]*upstream.Upstream), budgets: make(map[budgetID]*budget),
+	}
+	if s == nil {
+		return x
+	}
+	for _, id := range s.Identities {
+		x.identities[id.Name] = id
+	}
+	for _, bundle := range s.Bundles {
+		x.bundles[bundle.Name] = bundle
+	}
+	for _, u := range s.upstreams {
+		x.upstreams[u.Name()] = u
+	}
+	for _, budget := range s.budgets {
+		x.budgets[budget.id] = budget
+	}
+	return x
 }
 
 func (b *builder) policy() error {
@@ -112,6 +147,7 @@ func securityHeaders(h *config.SecurityHeaders) (list []http1.Default) {
 // that equal means the same pointer. It reports everything that is wrong with any of them.
 func (b *builder) credentials() error {
 	var errs []error
+	before := b.before
 	b.identities = make(map[string]*identity.Identity)
 	for _, name := range slices.Sorted(maps.Keys(b.cfg.Identity)) {
 		c := b.cfg.Identity[name]
@@ -120,12 +156,8 @@ func (b *builder) credentials() error {
 			errs = append(errs, err)
 			continue
 		}
-		if b.prev != nil {
-			for _, old := range b.prev.Identities {
-				if old.Name == name && old.Fingerprint == id.Fingerprint {
-					id = old
-				}
-			}
+		if old := before.identities[name]; old != nil && old.Fingerprint == id.Fingerprint {
+			id = old
 		}
 		b.identities[name] = id
 		b.next.Identities = append(b.next.Identities, id)
@@ -140,12 +172,8 @@ func (b *builder) credentials() error {
 			errs = append(errs, err)
 			continue
 		}
-		if b.prev != nil {
-			for _, old := range b.prev.Bundles {
-				if old.Name == name && old.Fingerprint == bundle.Fingerprint {
-					bundle = old
-				}
-			}
+		if old := before.bundles[name]; old != nil && old.Fingerprint == bundle.Fingerprint {
+			bundle = old
 		}
 		b.bundles[name] = bundle
 		b.next.Bundles = append(b.next.Bundles, bundle)
@@ -244,26 +272,16 @@ func (b *builder) options(name string, c *config.Upstream) upstream.Options {
 }
 
 func (b *builder) takeOver(o *upstream.Options) *upstream.Upstream {
-	if b.prev == nil {
-		return nil
-	}
-	for _, u := range b.prev.upstreams {
-		if u.Same(o) {
-			return u
-		}
+	if u := b.before.upstreams[o.Name]; u != nil && u.Same(o) {
+		return u
 	}
 	return nil
 }
 
 // replace has u go on where the upstream of that name leaves off.
 func (b *builder) replace(u *upstream.Upstream) {
-	if b.prev == nil {
-		return
-	}
-	for _, old := range b.prev.upstreams {
-		if old.Name() == u.Name() {
-			u.Replace(old)
-		}
+	if old := b.before.upstreams[u.Name()]; old != nil {
+		u.Replace(old)
 	}
 }
 

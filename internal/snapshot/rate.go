@@ -213,7 +213,7 @@ func rateOf(setting string, c *config.RateLimit) *Rate {
 func (b *builder) local(setting, of string, c *config.RateLimit) *Rate {
 	r := rateOf(setting, c)
 	id := budgetID{of: of, key: strings.ToLower(c.Key)}
-	if r.budget = b.inherited(id); r.budget == nil {
+	if r.budget = b.before.budgets[id]; r.budget == nil {
 		r.budget = newBudget(id, r.By, c.RequestsPerSecond, c.Burst)
 	}
 	b.next.budgets = append(b.next.budgets, r.budget)
@@ -232,7 +232,7 @@ func (b *builder) fleet(ctx context.Context, c *config.GlobalRateLimit) (*Rate, 
 	case config.SharedFailureLocal:
 		id.failure = admission.Local
 	}
-	if r.budget = b.inherited(id); r.budget == nil {
+	if r.budget = b.before.budgets[id]; r.budget == nil {
 		s := &budget{id: id, changes: make(chan error, maxChanges), over: make(chan struct{})}
 		var err error
 		if s.shared, err = admission.NewShared(ctx, admission.SharedOptions{
@@ -245,17 +245,4 @@ func (b *builder) fleet(ctx context.Context, c *config.GlobalRateLimit) (*Rate, 
 	}
 	b.next.budgets = append(b.next.budgets, r.budget)
 	return r, nil
-}
-
-// inherited returns the budget that the generation before has, nil when it has none or is none.
-func (b *builder) inherited(id budgetID) *budget {
-	if b.prev == nil {
-		return nil
-	}
-	for _, old := range b.prev.budgets {
-		if old.id == id {
-			return old
-		}
-	}
-	return nil
 }

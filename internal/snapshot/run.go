@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"slices"
 	"sync"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
@@ -20,13 +19,14 @@ type Told struct {
 func (s *Snapshot) Run(ctx context.Context, prev *Snapshot, told Told) {
 	var group sync.WaitGroup
 	defer group.Wait()
+	before := indexOf(prev)
 	for _, u := range s.upstreams {
-		if prev == nil || !slices.Contains(prev.upstreams, u) {
+		if before.upstreams[u.Name()] != u {
 			group.Go(func() { u.Run(ctx, told.Upstream) })
 		}
 	}
 	for _, b := range s.budgets {
-		if b.shared != nil && told.Store != nil && (prev == nil || !slices.Contains(prev.budgets, b)) {
+		if b.shared != nil && told.Store != nil && before.budgets[b.id] != b {
 			group.Go(func() { b.tell(ctx, told.Store) })
 		}
 	}

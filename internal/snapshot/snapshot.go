@@ -2,7 +2,6 @@
 package snapshot
 
 import (
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -108,21 +107,18 @@ func (s *Snapshot) Buffers() *conn.Buffers { return s.shared.buffers }
 // may last for next's Drain; shared budgets are let go of now. A nil next lets go of everything and bounds nothing.
 // A snapshot that is not to be published is let go of with the one that serves as next. It may be called again.
 func (s *Snapshot) Retire(next *Snapshot) {
-	kept := make(map[*upstream.Upstream]bool)
 	var cut time.Time
 	if next != nil {
 		cut = time.Now().Add(next.Drain)
-		for _, u := range next.upstreams {
-			kept[u] = true
-		}
 	}
+	kept := indexOf(next)
 	for _, u := range s.upstreams {
-		if !kept[u] {
+		if kept.upstreams[u.Name()] != u {
 			u.Retire(cut)
 		}
 	}
 	for _, b := range s.budgets {
-		if next == nil || !slices.Contains(next.budgets, b) {
+		if kept.budgets[b.id] != b {
 			b.close()
 		}
 	}

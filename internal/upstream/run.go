@@ -36,16 +36,42 @@ type Event struct {
 // maxEvents is how many events wait for Run to tell them. What does not fit is counted all the same, and not told.
 const maxEvents = 64
 
+// events are those that wait for Run. They take memory only while there are some: thousands of upstreams never have any.
+type events struct {
+	mu      sync.Mutex // guards waiting
+	waiting []Event
+	some    chan struct{} // holds one while there may be some
+}
+
+func newEvents() events { return events{some: make(chan struct{}, 1)} }
+
+func (q *events) put(e Event) {
+	q.mu.Lock()
+	if len(q.waiting) < maxEvents {
+		q.waiting = append(q.waiting, e)
+	}
+	q.mu.Unlock()
+	select {
+	case q.some <- struct{}{}:
+	default:
+	}
+}
+
+func (q *events) take() []Event {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	all := q.waiting
+	q.waiting = nil
+	return all
+}
+
 // tell keeps an event for Run. It does not wait.
 func (u *Upstream) tell(e Event) {
 	e.Upstream = u.o.Name
 	if e.At.IsZero() {
 		e.At = time.Now()
 	}
-	select {
-	case u.events <- e:
-	default:
-	}
+	u.events.put(e)
 }
 
 // Run keeps an Upstream up to date until ctx is done or it is retired: it looks names up, again and again, and checks
@@ -73,9 +99,11 @@ func (u *Upstream) Run(ctx context.Context, told func(Event)) {
 			return
 		case <-u.over:
 			return
-		case e := <-u.events:
-			if told != nil {
-				told(e)
+		case <-u.events.some:
+			for _, e := range u.events.take() {
+				if told != nil {
+					told(e)
+				}
 			}
 		}
 	}

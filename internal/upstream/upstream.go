@@ -44,7 +44,7 @@ type Upstream struct {
 	active atomic.Int64
 	cut    atomic.Pointer[time.Time] // when a retired Upstream's exchanges are to end
 	over   chan struct{}             // closed by Retire
-	events chan Event                // for Run to tell
+	events events                    // for Run to tell
 	fresh  chan struct{}             // holds one when list has changed, for health checks
 
 	failing bool // the last round of lookups failed; belongs to answered
@@ -63,7 +63,7 @@ type place struct {
 // New returns an Upstream without any connection. Names are not looked up before Run.
 func New(o Options) *Upstream {
 	u := &Upstream{
-		o: o, over: make(chan struct{}), events: make(chan Event, maxEvents), fresh: make(chan struct{}, 1),
+		o: o, over: make(chan struct{}), events: newEvents(), fresh: make(chan struct{}, 1),
 		budget: breaker.NewBudget(o.Retry.Budget, leastRetries, budgetWindow), dialer: conn.NewDialer(o.Bind),
 	}
 	for _, der := range o.Identity.Certificate.Certificate {
