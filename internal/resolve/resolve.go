@@ -161,13 +161,12 @@ func (r *Resolver) Refresh() {
 	}
 }
 
-// Run looks up until ctx is done, one round at a time. It is called once.
+// Run looks up until ctx is done, one round at a time; where there is nothing to look up it returns at once. It is called once.
 func (r *Resolver) Run(ctx context.Context) {
 	if r.fixed {
 		if r.o.Answered != nil {
 			r.o.Answered(r.Current())
 		}
-		<-ctx.Done()
 		return
 	}
 	for first := true; ; first = false {

@@ -78,6 +78,7 @@ type builder struct {
 	proxies    map[string]*connect.Proxy // by upstream; nil where there is none
 	password   string                    // of the shared rate limit's store
 	byName     map[string]*upstream.Upstream
+	speaks     map[string]http1.LocationRewrite // by upstream, without prefixes: what its routes have in common
 	rules      []route.Rule
 	rate       *Rate // of Limits
 	callers    caller.Facts
@@ -297,6 +298,7 @@ func (b *builder) routes() error {
 		return err
 	}
 	b.next.Table = table
+	b.speaks = make(map[string]http1.LocationRewrite)
 	for i, name := range route.Names(b.rules) {
 		r, err := b.route(name, &b.cfg.Route[i])
 		if err != nil {
@@ -309,11 +311,11 @@ func (b *builder) routes() error {
 
 func (b *builder) route(name string, r *config.Route) (*Route, error) {
 	u := b.cfg.Upstream[r.Upstream]
-	request, err := http1.CompileEdits(r.RequestHeaders.Set, r.RequestHeaders.Add, r.RequestHeaders.Remove)
+	request, err := edits(r.RequestHeaders)
 	if err != nil {
 		return nil, fmt.Errorf("request_headers: %w", err)
 	}
-	response, err := http1.CompileEdits(r.ResponseHeaders.Set, r.ResponseHeaders.Add, r.ResponseHeaders.Remove)
+	response, err := edits(r.ResponseHeaders)
 	if err != nil {
 		return nil, fmt.Errorf("response_headers: %w", err)
 	}
@@ -321,14 +323,8 @@ func (b *builder) route(name string, r *config.Route) (*Route, error) {
 		Name:     name,
 		Upstream: b.byName[r.Upstream],
 		MaxBody:  r.MaxRequestBody.Bytes,
-		Request:  http1.RequestRewrite{Host: literalHost(u), StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix},
-		Response: http1.ResponseRewrite{Defaults: b.next.Defaults},
-	}
-	if !empty(r.RequestHeaders) {
-		next.Request.Edits = request
-	}
-	if !empty(r.ResponseHeaders) {
-		next.Response.Edits = response
+		Request:  http1.RequestRewrite{Host: literalHost(u), StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix, Edits: request},
+		Response: http1.ResponseRewrite{Defaults: b.next.Defaults, Edits: response},
 	}
 	if u.Via {
 		next.Request.Via, next.Response.Via = via, via
@@ -342,17 +338,28 @@ func (b *builder) route(name string, r *config.Route) (*Route, error) {
 		next.Request.Forwarded = http1.ForwardedStrip
 	}
 	if r.RewriteLocation {
-		next.Response.Location = location(r, u)
+		names, known := b.speaks[r.Upstream]
+		if !known {
+			names = speaks(u)
+			b.speaks[r.Upstream] = names
+		}
+		names.StripPrefix, names.AddPrefix = r.StripPrefix, r.AddPrefix
+		next.Response.Location = &names
 	}
 	return next, nil
 }
 
-func empty(e config.HeaderEdits) bool { return len(e.Set)+len(e.Add)+len(e.Remove) == 0 }
+// edits returns nil where there are none.
+func edits(e config.HeaderEdits) (*http1.Edits, error) {
+	if len(e.Set)+len(e.Add)+len(e.Remove) == 0 {
+		return nil, nil
+	}
+	return http1.CompileEdits(e.Set, e.Add, e.Remove)
+}
 
-// location knows the upstream by every name under which it may speak of itself: that of the url, of the certificate and
+// speaks knows the upstream by every name under which it may speak of itself: that of the url, of the certificate and
 // of the Host that it is sent.
-func location(r *config.Route, u *config.Upstream) *http1.LocationRewrite {
-	l := &http1.LocationRewrite{StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix}
+func speaks(u *config.Upstream) (l http1.LocationRewrite) {
 	add := func(list *[]string, s string) {
 		if !slices.Contains(*list, s) {
 			*list = append(*list, s)
