@@ -31,43 +31,34 @@ func Check(ctx context.Context, cfg *config.Config) (Found, error) {
 	for _, p := range cfg.Warnings {
 		found.Warnings = append(found.Warnings, p.String())
 	}
-	for _, name := range sortedKeys(cfg.Identity) {
-		id, err := identity.Load(identity.Source{Name: name, Certificate: cfg.Identity[name].Certificate, Key: cfg.Identity[name].Key})
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		found.Identities = append(found.Identities, identityStatus(id))
-		for _, w := range id.Warnings {
-			found.Warnings = append(found.Warnings, fmt.Sprintf("identity %q: %s", name, w))
-		}
-	}
-	for _, name := range sortedKeys(cfg.Trust) {
-		b, err := trust.Load(trust.Source{Name: name, CA: cfg.Trust[name].CA, SystemRoots: cfg.Trust[name].SystemRoots})
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		for _, w := range b.Warnings {
-			found.Warnings = append(found.Warnings, fmt.Sprintf("trust %q: %s", name, w))
-		}
+	next, err := snapshot.Build(ctx, cfg, nil, metrics.New(metrics.Options{Faults: faults()}))
+	if err != nil {
+		errs = append(errs, err)
+	} else {
+		defer next.Retire(nil)
+		found.loaded(next.Identities, next.Bundles)
 	}
 	if _, err := adminSettings(cfg); err != nil {
 		errs = append(errs, err)
-	}
-	if len(errs) == 0 {
-		// What is left is how the parts fit together.
-		next, err := snapshot.Build(ctx, cfg, nil, metrics.New(metrics.Options{Faults: faults()}))
-		if err != nil {
-			errs = append(errs, err)
-		} else {
-			next.Retire(nil)
-		}
 	}
 	if len(errs) > 0 {
 		return found, BadConfiguration{located(cfg, errors.Join(errs...))}
 	}
 	return found, nil
+}
+
+func (f *Found) loaded(identities []*identity.Identity, bundles []*trust.Bundle) {
+	for _, id := range identities {
+		f.Identities = append(f.Identities, identityStatus(id))
+		for _, w := range id.Warnings {
+			f.Warnings = append(f.Warnings, fmt.Sprintf("identity %q: %s", id.Name, w))
+		}
+	}
+	for _, b := range bundles {
+		for _, w := range b.Warnings {
+			f.Warnings = append(f.Warnings, fmt.Sprintf("trust %q: %s", b.Name, w))
+		}
+	}
 }
 
 // located gives what err says about files the place in the configuration that
