@@ -5,10 +5,15 @@ import "bytes"
 // ChunkReader decodes a body in chunks, RFC 9112 section 7.1, as strictly as that allows. Its zero
 // value is ready; Reset makes it ready for another body.
 type ChunkReader struct {
+	// Response accepts blanks behind a size, with which some servers pad it, and extensions of any visible bytes. Neither
+	// passes on: chunks are framed anew.
+	Response bool
+
 	state    chunkState
 	left     int64 // bytes of the current chunk's data to come
 	digits   uint8 // of its size, so far
 	overhead int64 // bytes of extensions that data has not paid for
+	padded   bool  // blanks precede: ";" or "=" must follow
 
 	section  []byte // the trailer section, when it is not empty
 	trailers []Field
@@ -19,7 +24,15 @@ type chunkState uint8
 const (
 	chunkSize chunkState = iota
 	chunkBlank
-	chunkExtension
+	chunkExtension // of any visible bytes
+	chunkName      // of an extension: blanks or its first byte
+	chunkNameRest  // within the name
+	chunkNameEnd   // blanks behind the name
+	chunkValue     // behind "=": blanks or the value's first byte
+	chunkValueRest // within a value that is a token
+	chunkQuoted    // within a quoted string
+	chunkEscaped   // behind a backslash in it
+	chunkValueEnd  // behind a quoted string, or blanks behind a value
 	chunkSizeLF
 	chunkData
 	chunkDataCR
@@ -38,9 +51,9 @@ const (
 	freeOverhead = 16
 )
 
-// Reset keeps capacities only.
+// Reset keeps Response and capacities only.
 func (d *ChunkReader) Reset() {
-	*d = ChunkReader{section: d.section[:0], trailers: d.trailers[:0]}
+	*d = ChunkReader{Response: d.Response, section: d.section[:0], trailers: d.trailers[:0]}
 }
 
 // Done reports that the whole body, its trailer section included, was consumed.
@@ -99,7 +112,7 @@ func (d *ChunkReader) step(c byte) flaw {
 		}
 		return d.afterSize(c)
 	case chunkBlank:
-		if c == '\r' {
+		if c == '\r' && !d.Response {
 			return flawChunkExtension
 		}
 		return d.afterSize(c)
@@ -113,6 +126,8 @@ func (d *ChunkReader) step(c byte) flaw {
 		case class[c]&valueByte == 0:
 			return flawChunkExtension
 		}
+	case chunkName, chunkNameRest, chunkNameEnd, chunkValue, chunkValueRest, chunkQuoted, chunkEscaped, chunkValueEnd:
+		return d.extension(c)
 	case chunkSizeLF:
 		if c != '\n' {
 			return flawChunkSize
@@ -148,7 +163,9 @@ func (d *ChunkReader) afterSize(c byte) flaw {
 	case c == '\r':
 		d.state = chunkSizeLF
 	case c == ';':
-		d.state = chunkExtension
+		if d.state = chunkName; d.Response {
+			d.state = chunkExtension
+		}
 	case isSpace(c):
 		d.state = chunkBlank
 		if d.overhead++; d.overhead > maxOverhead {
@@ -156,6 +173,53 @@ func (d *ChunkReader) afterSize(c byte) flaw {
 		}
 	default:
 		return flawChunkSize
+	}
+	return sound
+}
+
+// extension consumes one byte of extensions, or the CR that ends them. Blanks may stand around ";" and "=" only.
+func (d *ChunkReader) extension(c byte) flaw {
+	if d.overhead++; d.overhead > maxOverhead {
+		return flawChunkExtension
+	}
+	token := class[c]&tokenByte != 0
+	state := d.state
+	switch {
+	case state == chunkEscaped && class[c]&valueByte != 0:
+		d.state = chunkQuoted
+	case state == chunkQuoted && c == '"':
+		d.state = chunkValueEnd
+	case state == chunkQuoted && c == '\\':
+		d.state = chunkEscaped
+	case state == chunkQuoted && class[c]&valueByte != 0:
+	case state == chunkEscaped, state == chunkQuoted:
+		return flawChunkExtension
+
+	case (state == chunkName || state == chunkNameRest) && token:
+		d.state = chunkNameRest
+	case (state == chunkValue || state == chunkValueRest) && token:
+		d.state = chunkValueRest
+	case state == chunkValue && c == '"':
+		d.state = chunkQuoted
+	case (state == chunkName || state == chunkValue) && isSpace(c):
+	case state == chunkName, state == chunkValue:
+		return flawChunkExtension
+
+	case c == ';':
+		d.state, d.padded = chunkName, false
+	case c == '=' && (state == chunkNameRest || state == chunkNameEnd):
+		d.state, d.padded = chunkValue, false
+	case c == '\r' && !d.padded:
+		d.state = chunkSizeLF
+	case isSpace(c):
+		d.padded = true
+		if state == chunkNameRest {
+			d.state = chunkNameEnd
+		} else if state == chunkValueRest {
+			d.state = chunkValueEnd
+		}
+	default:
+		return flawChunkExtension
 	}
 	return sound
 }

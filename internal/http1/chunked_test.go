@@ -37,7 +37,7 @@ func TestChunkReader(t *testing.T) {
 		{"two chunks", "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", "hello world", ""},
 		{"sizes in any case, leading zeros", "00a\r\n0123456789\r\nB\r\n01234567890\r\n000\r\n\r\n", "012345678901234567890", ""},
 		{"line breaks in data", "4\r\n\r\n\r\n\r\n0\r\n\r\n", "\r\n\r\n", ""},
-		{"extensions", "3;a;b=c ; d=\"e;f\"\r\nabc\r\n0 ;x\r\n\r\n", "abc", ""},
+		{"extensions", "3;a;b=c ; d=\"e;f\" ;g = \"\\\"\" ; h\r\nabc\r\n0 ;x\r\n\r\n", "abc", ""},
 		{"trailers", "0\r\nX-Sum:  1 \r\nGrpc-Status: 0\r\n\r\n", "", "X-Sum: 1|Grpc-Status: 0|"},
 		{"trailers that are not allowed", "0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: a\r\nX_Forwarded_For: a\r\nClient-Cert: a\r\nAuthorization: a\r\nCookie: a\r\nSet-Cookie: a\r\nCache-Control: a\r\nContent-Type: a\r\nIf-Match: a\r\nX-Kept: 1\r\n\r\n", "", "X-Kept: 1|"},
 	} {
@@ -51,6 +51,20 @@ func TestChunkReader(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestChunkReaderAcceptsPaddingInResponses(t *testing.T) {
+	const text = "5  \r\nhello\r\n1;\r\n!\r\n0\t\r\n\r\n"
+	for piece := 1; piece <= len(text); piece++ {
+		d := ChunkReader{Response: true}
+		d.Reset()
+		if read, _, used, err := readChunks(&d, text, piece, nil); err != nil || read != "hello!" || used != len(text) {
+			t.Errorf("in pieces of %d: %q, %d, %v; want hello!, %d", piece, read, used, err, len(text))
+		}
+		if _, _, _, err := readChunks(new(ChunkReader), text, piece, nil); err == nil {
+			t.Errorf("in pieces of %d: a request's padded size was accepted", piece)
+		}
 	}
 }
 
@@ -69,6 +83,12 @@ func TestChunkReaderRefuses(t *testing.T) {
 		{"two sizes", "5 5\r\nhello\r\n", BadChunk},
 		{"bare LF behind the size", "5\nhello\r\n0\r\n\r\n", BadChunk},
 		{"bare CR behind the size", "5\rhello\r\n0\r\n\r\n", BadChunk},
+		{"extension without a name", "5;\r\nhello\r\n0\r\n\r\n", BadChunk},
+		{"extension that is no token", "5;a@b\r\nhello\r\n0\r\n\r\n", BadChunk},
+		{"extension without its value", "5;a=\r\nhello\r\n0\r\n\r\n", BadChunk},
+		{"quoted extension without an end", "5;a=\"b\r\nhello\r\n0\r\n\r\n", BadChunk},
+		{"token behind a quoted extension", "5;a=\"b\"c\r\nhello\r\n0\r\n\r\n", BadChunk},
+		{"blank behind an extension", "5;a \r\nhello\r\n0\r\n\r\n", BadChunk},
 		{"bare LF in an extension", "5;a\nhello\r\n0\r\n\r\n", BadChunk},
 		{"bare CR in an extension", "5;a\rb\r\nhello\r\n0\r\n\r\n", BadChunk},
 		{"NUL in an extension", "5;\x00\r\nhello\r\n0\r\n\r\n", BadChunk},

@@ -304,11 +304,16 @@ func FuzzResponseParse(f *testing.F) {
 	})
 }
 
+// sizeLine is chunk-size [ chunk-ext ] of RFC 9112 section 7.1.
+var sizeLine = regexp.MustCompile("(?s)^[0-9A-Fa-f]+([ \t]*;[ \t]*" + extToken + "([ \t]*=[ \t]*(" + extToken + `|"([^"\\\x00-\x08\x0a-\x1f\x7f]|\\[^\x00-\x08\x0a-\x1f\x7f])*"` + "))?)*$")
+
+const extToken = "[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+
 // FuzzChunked: how a body is cut on its way to us makes no difference to what is read or refused, and what we write is
-// read as the same again.
+// read as the same again. A request's size line keeps to the grammar, and what a request may hold, a response may.
 func FuzzChunked(f *testing.F) {
 	for _, s := range []string{
-		"0\r\n\r\n", "5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n", "3;a=\"b\"\r\nabc\r\n0;c\r\n\r\nGET ", "5\nhello\r\n0\r\n\r\n", "ffffffffffffffff\r\n", "0\r\nContent-Length: 1\r\n\r\n",
+		"0\r\n\r\n", "5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n", "3;a=\"b\"\r\nabc\r\n0;c\r\n\r\nGET ", "3 \t; a = b;c\r\nabc\r\n0\r\n\r\n", "3;\r\nabc\r\n0\r\n\r\n", "3;a=\"\\\"\"\r\nabc\r\n0 \r\n\r\n", "5\nhello\r\n0\r\n\r\n", "ffffffffffffffff\r\n", "0\r\nContent-Length: 1\r\n\r\n",
 	} {
 		f.Add([]byte(s), 3)
 	}
@@ -325,6 +330,13 @@ func FuzzChunked(f *testing.F) {
 		}
 		if err != nil {
 			return
+		}
+		if line, _, _ := strings.Cut(string(b), "\r\n"); !sizeLine.MatchString(line) {
+			t.Fatalf("the size line %q was accepted", line)
+		}
+		response := ChunkReader{Response: true}
+		if data4, trailers4, used4, err := readChunks(&response, string(b), len(b), limits); err != nil || data4 != data || trailers4 != trailers || used4 != used {
+			t.Fatalf("%q in a response: %q, %q, %d, %v; want %q, %q, %d", b, data4, trailers4, used4, err, data, trailers, used)
 		}
 		var out []byte
 		if len(data) > 0 {

@@ -364,6 +364,14 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
+// Some servers pad chunk sizes with blanks.
+func TestPaddedChunkSizes(t *testing.T) {
+	k := start(t, setup{upstream: answers("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5  \r\nhello\r\n0\t \r\n\r\n")})
+	if a := k.dial().send(get("/")).answer().ok(k); a.text != "hello" {
+		t.Errorf("got %q, want hello", a.text)
+	}
+}
+
 func TestLargeChunkedDownload(t *testing.T) {
 	block := strings.Repeat("z", 100_000)
 	k := start(t, setup{upstream: demo.UpstreamOptions{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

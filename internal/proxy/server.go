@@ -80,7 +80,7 @@ func NewServer(o Options) *Server {
 		stopped:  make(chan struct{}),
 		swept:    make(chan struct{}),
 	}
-	s.works.New = func() any { return new(work) }
+	s.works.New = func() any { return &work{chunks: http1.ChunkReader{Response: true}} }
 	s.tell(s.base)
 	return s
 }

@@ -251,7 +251,7 @@ func (a *reply) body() bool {
 }
 
 func (a *reply) chunks() bool {
-	var d http1.ChunkReader
+	d := http1.ChunkReader{Response: true}
 	for total := 0; ; {
 		_, n, err := d.Next(a.buf[a.r:a.w], nil)
 		a.r += n
