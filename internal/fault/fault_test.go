@@ -41,7 +41,7 @@ func TestVocabularyIsSortedAndWhole(t *testing.T) {
 			}
 		}
 		switch {
-		case tok.Blame() == Caller && tok.Status() >= 500 && tok.Status() != 505:
+		case tok.Blame() == Caller && tok.Status() >= 500 && tok.Status() != 501 && tok.Status() != 505:
 			t.Errorf("%s: the caller is to blame, yet the status is %d", tok, tok.Status())
 		case tok.Blame() != Caller && tok.Status() < 500:
 			t.Errorf("%s: the %s is to blame, yet the status is %d", tok, tok.Blame(), tok.Status())

@@ -261,7 +261,7 @@ var vocabulary = [...]entry{
 	{TLSVersionMismatch, 502, Upstream, "tls_protocol_error",
 		"We and the upstream have no TLS version in common.",
 		"Have the upstream offer TLS 1.2 or 1.3, or lower min_tls_version to \"1.2\" if it is \"1.3\"."},
-	{TransferCodingNotSupported, 400, Caller, "http_request_error",
+	{TransferCodingNotSupported, 501, Caller, "http_request_error",
 		"The request uses a transfer coding other than chunked.",
 		"Send the body with Content-Length or with \"Transfer-Encoding: chunked\"."},
 	{UnsolicitedResponse, 502, Upstream, "http_protocol_error",

@@ -8,7 +8,7 @@ const (
 	LineTooLong                     // the request line passes Limits.MaxRequestLine: 414
 	HeadTooLarge                    // head or trailer section pass Limits.MaxHead or MaxFields; requests and responses: 431, 502
 	VersionNotSupported             // neither HTTP/1.0 nor HTTP/1.1: 505
-	CodingNotSupported              // a request's transfer coding other than chunked: 400
+	CodingNotSupported              // a request's transfer coding other than chunked: 501
 	ConnectRefused                  // CONNECT, or a target in authority-form: 405
 	ExpectationFailed               // an Expect other than 100-continue: 417
 	Malformed                       // a response that breaks the grammar or could be read in two ways: 502

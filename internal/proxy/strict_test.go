@@ -25,6 +25,7 @@ func TestRefusedRequests(t *testing.T) {
 		"length and chunked":    {"POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", fault.BadRequest},
 		"unknown coding":        {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip\r\n\r\n", fault.TransferCodingNotSupported},
 		"gzip, chunked":         {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", fault.TransferCodingNotSupported},
+		"chunked, gzip":         {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked, gzip\r\n\r\n", fault.BadRequest},
 		"chunked in 1.0":        {"POST / HTTP/1.0\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", fault.BadRequest},
 		"bare LF":               {"GET / HTTP/1.1\n" + "Host: localhost\n\n", fault.BadRequest},
 		"bare LF in a field":    {"GET / HTTP/1.1\r\n" + host + "A: b\nC: d\r\n\r\n", fault.BadRequest},
@@ -70,6 +71,16 @@ func TestRefusedRequests(t *testing.T) {
 	}
 }
 
+// RFC 9112 section 6.1: 501 tells the caller that the coding is at fault, not the message.
+func TestUnknownTransferCoding(t *testing.T) {
+	k := start(t, setup{})
+	for _, coding := range []string{"gzip", "gzip, chunked"} {
+		c := k.dial().send(request("POST", "/", "Transfer-Encoding: "+coding))
+		c.answer().is(k, 501).problem(k, fault.TransferCodingNotSupported)
+		c.half().closed()
+	}
+}
+
 // A good request is answered before the bad one behind it is refused.
 func TestRefusalBehindAGoodRequest(t *testing.T) {
 	k := start(t, setup{})
@@ -95,6 +106,9 @@ func TestBadChunksOfTheCaller(t *testing.T) {
 		"longer":          "5\r\nfive..\r\n0\r\n\r\n",
 		"bad trailers":    "0\r\nno colon\r\n\r\n",
 		"large trailers":  "0\r\nA: " + strings.Repeat("a", 70<<10) + "\r\n\r\n",
+		"padded size":     "5  \r\nfive.\r\n0\r\n\r\n",
+		"no extension":    "5;\r\nfive.\r\n0\r\n\r\n",
+		"no token":        "5;a@b\r\nfive.\r\n0\r\n\r\n",
 		"long extensions": "5;" + strings.Repeat("x", 20<<10) + "\r\nfive.\r\n0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
