@@ -70,6 +70,13 @@ func setOption(fd uintptr, level, name, value int) {
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
 }
 
+// readable looks whether there are bytes to read, or the end.
+func readable(fd uintptr) bool {
+	var b [1]byte
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	return errno != syscall.EAGAIN
+}
+
 // hungUp looks whether the peer has closed its side.
 func hungUp(fd uintptr) bool {
 	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}

@@ -13,3 +13,4 @@ func readNow(uintptr, []byte) (int, error)  { return 0, ErrWouldBlock }
 func writeNow(uintptr, []byte) (int, error) { return 0, ErrWouldBlock }
 func hungUp(uintptr) bool                   { return false }
 func setLowWater(uintptr, int)              {}
+func readable(uintptr) bool                 { return true }

@@ -62,6 +62,10 @@ type Socket struct {
 		gone bool
 		call func(uintptr)
 	}
+	peek struct {
+		readable bool
+		call     func(uintptr)
+	}
 }
 
 // Calls counts the system calls of a Socket that were to move bytes. It is 0 where the Socket goes through net.Conn.
@@ -91,6 +95,7 @@ func newSocket(c net.Conn, raw bool) *Socket {
 	s.write.call = s.writeStep
 	s.now.call = s.nowStep
 	s.look.call = s.lookStep
+	s.peek.call = s.peekStep
 	s.mark.call, s.mark.again = s.markStep, math.MaxInt64
 	return s
 }
@@ -484,6 +489,21 @@ func (s *Socket) PeerGone() bool {
 }
 
 func (s *Socket) lookStep(fd uintptr) { s.look.gone = hungUp(fd) }
+
+// Readable reports whether a read would find something, if only the end of the connection. Where there is no descriptor to ask, it
+// may be wrong in saying so. It belongs to the goroutine that reads.
+func (s *Socket) Readable() bool {
+	if s.fd == nil || !descriptors {
+		return true
+	}
+	s.peek.readable = true
+	if s.fd.Control(s.peek.call) != nil {
+		return true
+	}
+	return s.peek.readable
+}
+
+func (s *Socket) peekStep(fd uintptr) { s.peek.readable = readable(fd) }
 
 // CloseWrite tells the peer that we will send no more.
 func (s *Socket) CloseWrite() error {

@@ -9,7 +9,7 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
 )
 
-// looked is after how long idle a connection to an upstream costs a read more: upstream.quiet.
+// looked is after how long idle the upstream may have said something that is TLS's own, which costs a read more.
 const looked = 50 * time.Millisecond
 
 // kept returns the connection that the pool of the default upstream hands out next, for a look at it only.

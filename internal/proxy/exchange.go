@@ -42,6 +42,7 @@ type exchange struct {
 
 	waited   bool // it stood in line, so that start is a while ago
 	streamed bool // the body went, or goes, by an upload: it is not there any more
+	early    bool // the final response began before the body had been sent
 
 	begun    bool // a byte of an answer is on its way to the caller, if only of an interim one
 	last     bool // the caller's connection is closed behind it

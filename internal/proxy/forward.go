@@ -91,7 +91,12 @@ func (x *session) connect(ctx context.Context) *fault.Fault {
 		now = time.Now()
 	}
 	if at := e.try.Endpoint; at != e.stale {
-		c = at.Take(now)
+		if x.reserves {
+			c = at.TakeReserved(now, x.number)
+		}
+		if c == nil {
+			c = at.Take(now)
+		}
 	}
 	if c == nil {
 		var err error
@@ -333,28 +338,6 @@ func (x *session) drop(f *fault.Fault) {
 	}
 	x.up.Store(nil)
 	e.conn.Close(why)
-	e.conn = nil
-	w.ur, w.uw = 0, 0
-}
-
-// giveBack lets the upstream's connection go after a whole response.
-func (x *session) giveBack(keep bool, why metrics.CloseReason) {
-	w := x.work
-	e := &w.exchange
-	x.up.Store(nil)
-	if keep && x.reason().cancelled() { // only now: whoever cancels later finds no connection to interrupt
-		keep, why = false, metrics.ClosedCallerGone
-	}
-	if keep {
-		promise := time.Duration(-1)
-		if t := w.resp.KeepAliveTimeout; t >= 0 {
-			promise = time.Duration(t) * time.Second
-		}
-		e.over = x.server.time()
-		e.conn.Keep(e.over, promise)
-	} else {
-		e.conn.Close(why)
-	}
 	e.conn = nil
 	w.ur, w.uw = 0, 0
 }

@@ -7,7 +7,6 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
-	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 )
 
 // respond passes the final response on, whose head is parsed. The upload, if there is one, may still be going on.
@@ -18,7 +17,7 @@ func (x *session) respond(up *upload) *fault.Fault {
 	out, closing := r.OutFraming(w.req.Minor)
 	if up != nil && !up.settled() {
 		// The rest of the request has nowhere to go once the response is through.
-		e.last = true
+		e.last, e.early = true, true
 	}
 	e.last = e.last || closing || x.leaving()
 	rewrite := e.route.Response
@@ -51,26 +50,6 @@ func (x *session) respond(up *upload) *fault.Fault {
 	}
 	x.conclude(up)
 	return nil
-}
-
-// conclude decides about the upstream's connection after a whole response.
-func (x *session) conclude(up *upload) {
-	w := x.work
-	keep, why := true, metrics.ClosedByResponse
-	switch {
-	case w.uw > w.ur, w.uw == len(w.up.B):
-		// Bytes that nobody asked for, or room for not one more, so that there may be some: whose answer would they become?
-		keep = false
-	case w.resp.Close, w.resp.ConnectionAuth, w.req.ConnectionAuth:
-		keep = false
-	case up != nil && up.forced:
-		keep = false
-		x.unread = true
-	}
-	if w.resp.Framing == http1.NoBody {
-		w.exchange.conn.Doubt()
-	}
-	x.giveBack(keep, why)
 }
 
 // headroom is free before a response in up, for what our head is longer than the upstream's. The rest of a small buffer holds

@@ -215,7 +215,7 @@ func (x *session) discard() {
 	if whole {
 		x.conclude(nil)
 	} else {
-		x.giveBack(false, metrics.ClosedByResponse)
+		x.closeConn(metrics.ClosedByResponse)
 	}
 }
 

@@ -57,6 +57,7 @@ type session struct {
 	unread    bool   // the caller may still be sending what nobody will read
 	broken    bool   // the caller is cut off, and is to notice
 	apart     bool   // the exchange that step left to be carried outside of it
+	reserves  bool   // connections may be reserved for it
 	brisk     bool   // the caller came back within parkAfter the last time
 	retired   bool   // step ended because there is nothing to do
 

@@ -57,7 +57,7 @@ func (x *session) upgrade() *fault.Fault {
 		return f
 	}
 	x.closing = true
-	x.giveBack(false, metrics.ClosedTunnel)
+	x.closeConn(metrics.ClosedTunnel)
 	return nil
 }
 

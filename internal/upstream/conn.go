@@ -20,7 +20,6 @@ type Conn struct {
 	resumed bool
 	reused  bool
 	brimful bool // the last Read left no room: crypto/tls may hold more of that record
-	doubted bool // it is to be looked at before another exchange, however soon that comes
 
 	mark uint64 // what the wire had sent when the exchange began
 
@@ -30,6 +29,9 @@ type Conn struct {
 	born  time.Time
 	since time.Time // idle since then
 	until time.Time // the upstream keeps it to then; zero: it did not say
+
+	owner uint64    // see Reserve
+	ready time.Time // zero: it is for any exchange at once
 }
 
 // Reused reports whether an exchange before this one used the connection.
@@ -60,10 +62,6 @@ func (c *Conn) Await() {
 // Unsent reports whether nothing of what Write took has left since Take or Dial: the upstream has certainly not acted on
 // it. Nobody writes meanwhile.
 func (c *Conn) Unsent() bool { return c.wire.Sent() == c.mark }
-
-// Doubt tells that the upstream may have more to say than the exchange had to hear: servers that send a body after HEAD
-// send it a little later.
-func (c *Conn) Doubt() { c.doubted = true }
 
 // Expect tells that the upstream has at least left bytes more to send; see conn.Socket.Expect.
 func (c *Conn) Expect(left int64) { c.socket.Expect(left) }

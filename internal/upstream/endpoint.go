@@ -38,9 +38,10 @@ type Endpoint struct {
 
 	checked atomic.Pointer[Checked] // the last health check; nil: none yet
 
-	mu      sync.Mutex // guards idle and retired
-	idle    []*Conn    // the one used last at the end
-	retired bool
+	mu       sync.Mutex // guards what follows
+	idle     []*Conn    // the one used last at the end
+	reserved []reserved // by when they are ready
+	retired  bool
 }
 
 func newEndpoint(u *Upstream, id, address string, s *Server) *Endpoint {
@@ -98,7 +99,7 @@ func (e *Endpoint) Gate() *admission.Gate { return e.gate }
 func (e *Endpoint) idleConns() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.idle)
+	return len(e.idle) + len(e.reserved)
 }
 
 // Dial makes a new connection for an exchange, to this one address, or asks the proxy for it. It ends early when ctx
@@ -232,7 +233,10 @@ func (e *Endpoint) handshake(ctx context.Context, s *conn.Socket) (*Conn, error)
 func (e *Endpoint) retire() {
 	e.mu.Lock()
 	idle := e.idle
-	e.idle, e.retired = nil, true
+	for _, r := range e.reserved {
+		idle = append(idle, r.conn)
+	}
+	e.idle, e.reserved, e.retired = nil, nil, true
 	e.mu.Unlock()
 	for _, c := range idle {
 		c.close(metrics.ClosedRetired)

@@ -2,53 +2,94 @@ package upstream
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 )
 
-// quiet is how long a connection may have been idle and be taken as it is. After longer, the upstream may have closed
-// it, which a look tells; within this time a look would cost more than it saves.
-const quiet = 50 * time.Millisecond
+// reserved is a connection that carried a request with a body. Until ready, only the caller who sent it may use it again: a server that
+// did not read the body as one takes it for a request, and that one's answer would become another caller's.
+type reserved struct {
+	conn  *Conn
+	owner uint64 // 0: not even the caller
+	ready time.Time
+}
 
 // Take returns a kept connection that can carry an exchange now, the one used last, or nil. The caller calls Keep or
 // Close on it.
 func (e *Endpoint) Take(now time.Time) *Conn {
 	for {
-		c := e.pop()
-		if c == nil {
-			return nil
+		c := e.pop(now)
+		if c == nil || e.usable(c, now) {
+			return c
 		}
-		if why, fit := c.fit(now); !fit {
-			c.close(why)
-			continue
-		}
-		if c.socket.Interrupted() { // by whoever watched over the exchange before, just when that had ended
-			c.close(metrics.ClosedFault)
-			continue
-		}
-		if (now.Sub(c.since) > quiet || c.doubted || c.wire.Buffered()) && !c.silent() {
-			c.close(metrics.ClosedByUpstream)
-			continue
-		}
-		c.reused, c.doubted, c.mark = true, false, c.wire.Sent()
-		e.up.active.Add(1)
-		e.o.Metrics.ConnReused()
-		return c
 	}
 }
 
-func (e *Endpoint) pop() *Conn {
+// TakeReserved is Take for the owner of connections that were kept with Reserve. Without one of those it returns nil.
+func (e *Endpoint) TakeReserved(now time.Time, owner uint64) *Conn {
+	for {
+		c := e.popReserved(owner)
+		if c == nil || e.usable(c, now) {
+			return c
+		}
+	}
+}
+
+// usable reports whether c can carry an exchange, and closes it if it cannot. Nothing that the upstream has said by now is an answer
+// to a request that is still to be sent, so that is looked for each time, however short c was idle.
+func (e *Endpoint) usable(c *Conn, now time.Time) bool {
+	why, fit := c.fit(now)
+	switch {
+	case !fit:
+	case c.socket.Interrupted(): // by whoever watched over the exchange before, just when that had ended
+		why, fit = metrics.ClosedFault, false
+	case (c.wire.Buffered() || c.socket.Readable()) && !c.silent():
+		why, fit = metrics.ClosedByUpstream, false
+	}
+	if !fit {
+		c.close(why)
+		return false
+	}
+	c.reused, c.mark = true, c.wire.Sent()
+	c.owner, c.ready = 0, time.Time{}
+	e.up.active.Add(1)
+	e.o.Metrics.ConnReused()
+	return true
+}
+
+func (e *Endpoint) pop(now time.Time) *Conn {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	n := len(e.idle) - 1
-	if n < 0 {
+	if n := len(e.idle) - 1; n >= 0 {
+		c := e.idle[n]
+		e.idle[n] = nil
+		e.idle = e.idle[:n]
+		return c
+	}
+	if len(e.reserved) == 0 || now.Before(e.reserved[0].ready) {
 		return nil
 	}
-	c := e.idle[n]
-	e.idle[n] = nil
-	e.idle = e.idle[:n]
+	return e.unreserve(0)
+}
+
+func (e *Endpoint) popReserved(owner uint64) *Conn {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := range e.reserved {
+		if e.reserved[i].owner == owner {
+			return e.unreserve(i)
+		}
+	}
+	return nil
+}
+
+// unreserve takes out the i-th of the reserved connections. e.mu is held.
+func (e *Endpoint) unreserve(i int) *Conn {
+	c := e.reserved[i].conn
+	e.reserved = slices.Delete(e.reserved, i, i+1)
 	return c
 }
 
@@ -98,7 +139,11 @@ func (c *Conn) Keep(now time.Time, promise time.Duration) {
 	case e.retired:
 		e.mu.Unlock()
 		c.close(metrics.ClosedRetired)
-	case len(e.idle) >= e.o.Pool.MaxIdle:
+	case !c.ready.IsZero() && e.o.Pool.MaxIdle > 0 && len(e.reserved) < maxReserved:
+		at, _ := slices.BinarySearchFunc(e.reserved, c.ready, func(r reserved, t time.Time) int { return r.ready.Compare(t) })
+		e.reserved = slices.Insert(e.reserved, at, reserved{c, c.owner, c.ready})
+		e.mu.Unlock()
+	case len(e.idle) >= e.o.Pool.MaxIdle, !c.ready.IsZero():
 		e.mu.Unlock()
 		c.close(metrics.ClosedFull)
 	default:
@@ -107,7 +152,17 @@ func (c *Conn) Keep(now time.Time, promise time.Duration) {
 	}
 }
 
-// sweep closes idle connections that are too old or that the upstream has closed.
+// maxReserved bounds the connections that wait for their time, beside those that pool.max_idle permits.
+const maxReserved = 1024
+
+// Reserve has Keep keep c, until ready, for the exchanges of owner alone, or for nobody's if that is 0.
+func (c *Conn) Reserve(owner uint64, ready time.Time) { c.owner, c.ready = owner, ready }
+
+// quiet is how long a connection is idle before a sweep asks whether the upstream has closed it.
+const quiet = 50 * time.Millisecond
+
+// sweep closes idle connections that are too old or that the upstream has closed. Reserved ones whose time is over are idle from
+// then on, or are closed where pool.max_idle permits no more.
 func (e *Endpoint) sweep(now time.Time) {
 	var (
 		closed [16]*Conn
@@ -115,6 +170,15 @@ func (e *Endpoint) sweep(now time.Time) {
 		n      int
 	)
 	e.mu.Lock()
+	for n < len(closed) && len(e.reserved) > 0 && !now.Before(e.reserved[0].ready) {
+		c := e.unreserve(0)
+		if len(e.idle) < e.o.Pool.MaxIdle {
+			e.idle = append(e.idle, c)
+		} else {
+			closed[n], why[n] = c, metrics.ClosedFull
+			n++
+		}
+	}
 	kept := e.idle[:0]
 	for _, c := range e.idle {
 		if n < len(closed) {

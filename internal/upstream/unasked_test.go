@@ -8,7 +8,7 @@ import (
 )
 
 // A body behind a response that has none comes in a packet of its own, and may be later than the exchange's end.
-func TestADoubtedConnectionIsLookedAtHoweverSoonItIsTaken(t *testing.T) {
+func TestAConnectionIsLookedAtHoweverSoonItIsTaken(t *testing.T) {
 	w := newWorld(t)
 	late := make(chan struct{})
 	w.o.Script = func(c *demo.Conn) {
@@ -24,14 +24,12 @@ func TestADoubtedConnectionIsLookedAtHoweverSoonItIsTaken(t *testing.T) {
 	c := w.dial(t)
 	get(t, c)
 	now := time.Now()
-	c.Doubt()
 	c.Keep(now, -1)
 	if got := w.up.Take(now); got != c {
 		t.Fatalf("Take = %p, want %p: the server has said nothing yet", got, c)
 	}
 	close(late)
 	eventually(t, "the connection is given up", func() bool {
-		c.Doubt()
 		c.Keep(now, -1)
 		return w.up.Take(now) == nil
 	})
