@@ -116,10 +116,10 @@ func (p *part) consistent(file string) *Problem {
 
 const tablesInPart = 64
 
-// parts cuts a file before its headers: a table with a name of the operator's
-// is in one part with all that belongs to it and with up to n such tables, each
-// route likewise, and in another is what has no such name. A file in which that cannot be told from
-// the headers alone stays whole.
+// parts cuts a file before its headers. A part holds up to n tables with a name
+// of the operator's, each with all that belongs to it, or as many routes, or
+// all that has no such name. A file in which the headers alone do not tell what
+// belongs where stays whole.
 func parts(data []byte, doc []statement, n int) []*part {
 	starts := lineStarts(data)
 	var (

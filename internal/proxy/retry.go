@@ -189,7 +189,8 @@ func (x *session) abandonTry(now time.Time, f *fault.Fault) {
 	e.over = time.Time{}
 }
 
-// discard gives up a response of which the head was read. If the rest has arrived as well, its connection can be kept.
+// discard gives up a response of which the head was read. If the rest has arrived as well, and the request had no body, its
+// connection can be kept.
 func (x *session) discard() {
 	w := x.work
 	r := &w.resp
@@ -212,7 +213,7 @@ func (x *session) discard() {
 		}
 		whole = w.chunks.Done()
 	}
-	if whole {
+	if whole && !hasBody(&w.req) { // the next try does not wait until the connection has rested
 		x.conclude(nil)
 	} else {
 		x.closeConn(metrics.ClosedByResponse)

@@ -10,34 +10,59 @@ import (
 // This file decides whether a connection to an upstream may carry another exchange: only when nothing of this one can still come on it.
 // What has come by the time that it is used again is found by upstream.Endpoint.Take; what comes later must not be possible.
 
+// reuse says whose exchanges a connection may carry next.
+type reuse uint8
+
+const (
+	never      reuse = iota // it is closed
+	byAnyone                // at once
+	byCaller                // those of the same caller, and those of others after a rest
+	afterARest              // nobody's before it has rested
+)
+
+// reuseAfter says that of the connection on which a whole response to req came. early is that the final response began before the
+// body had been sent; reserved is that the connection had not rested when the exchange began.
+func reuseAfter(req *http1.Request, resp *http1.Response, early, reserved bool) reuse {
+	body := hasBody(req)
+	switch {
+	case resp.Close, resp.ConnectionAuth, req.ConnectionAuth:
+		return never
+	case early:
+		return never // what was still to be sent then may be taken for another request
+	case body && !definesContent(req.Method):
+		return never // the server may not have read it, and take it for the next request (RFC 9110 section 9.3.1)
+	case body && resp.Status >= 400:
+		return afterARest // the server may have refused the request without reading its body
+	case body:
+		return byCaller // the server may ignore bodies; its answer to this one as a request reaches the caller who sent it
+	case reserved:
+		return byCaller // this response may have been that answer, and the one to this request is still to come
+	}
+	return byAnyone
+}
+
 // conclude decides about the upstream's connection after a whole response.
 func (x *session) conclude(up *upload) {
 	w := x.work
 	e := &w.exchange
-	switch {
-	case w.uw > w.ur, w.uw == len(w.up.B):
-		// Bytes that nobody asked for, or room for not one more, so that there may be some: whose answer would they become?
-	case w.resp.Close, w.resp.ConnectionAuth, w.req.ConnectionAuth:
-	case up != nil && up.forced:
-		x.unread = true
-	case e.early:
-		// What was still to be sent then may be taken for another request.
-	case !hasBody(&w.req):
-		x.keepConn(0, 0)
-		return
-	case !definesContent(w.req.Method):
-		// The server may not have read it, and take it for the next request (RFC 9110 section 9.3.1).
-	case w.resp.Status >= 400:
-		// The server may have refused the request without reading its body.
-		x.keepConn(0, x.late())
-		return
-	default:
-		// The server may not care for bodies. Its answer to this one as to a request would reach the caller who sent it.
-		x.keepConn(x.number, x.late())
-		x.reserves = true
-		return
+	next := reuseAfter(&w.req, &w.resp, e.early, e.conn.Reserved())
+	if w.uw > w.ur || w.uw == len(w.up.B) {
+		next = never // bytes that were not asked for, or no room left to notice them
 	}
-	x.closeConn(metrics.ClosedByResponse)
+	if up != nil && up.forced {
+		x.unread, next = true, never
+	}
+	switch next {
+	case byAnyone:
+		x.keepConn(0, 0)
+	case byCaller:
+		x.reserves = true
+		x.keepConn(x.number, x.late())
+	case afterARest:
+		x.keepConn(0, x.late())
+	default:
+		x.closeConn(metrics.ClosedByResponse)
+	}
 }
 
 // An answer to what a request had as its body takes about as long as that to the request.
@@ -71,7 +96,7 @@ func (x *session) keepConn(owner uint64, late time.Duration) {
 	w := x.work
 	e := &w.exchange
 	x.up.Store(nil)
-	if x.reason().cancelled() { // only now: whoever cancels later finds no connection to interrupt
+	if x.reason().cancelled() { // asked only now: a later cancellation finds no connection to interrupt
 		x.closeConn(metrics.ClosedCallerGone)
 		return
 	}

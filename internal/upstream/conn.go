@@ -30,8 +30,9 @@ type Conn struct {
 	since time.Time // idle since then
 	until time.Time // the upstream keeps it to then; zero: it did not say
 
-	owner uint64    // see Reserve
-	ready time.Time // zero: it is for any exchange at once
+	owner    uint64    // see Reserve
+	ready    time.Time // zero: it is for any exchange at once
+	reserved bool      // see Reserved
 }
 
 // Reused reports whether an exchange before this one used the connection.

@@ -44,7 +44,7 @@ func (e *Endpoint) usable(c *Conn, now time.Time) bool {
 	why, fit := c.fit(now)
 	switch {
 	case !fit:
-	case c.socket.Interrupted(): // by whoever watched over the exchange before, just when that had ended
+	case c.socket.Interrupted(): // the exchange before was cancelled just when it had ended
 		why, fit = metrics.ClosedFault, false
 	case (c.wire.Buffered() || c.socket.Readable()) && !c.silent():
 		why, fit = metrics.ClosedByUpstream, false
@@ -54,6 +54,7 @@ func (e *Endpoint) usable(c *Conn, now time.Time) bool {
 		return false
 	}
 	c.reused, c.mark = true, c.wire.Sent()
+	c.reserved = now.Before(c.ready)
 	c.owner, c.ready = 0, time.Time{}
 	e.up.active.Add(1)
 	e.o.Metrics.ConnReused()
@@ -155,8 +156,12 @@ func (c *Conn) Keep(now time.Time, promise time.Duration) {
 // maxReserved bounds the connections that wait for their time, beside those that pool.max_idle permits.
 const maxReserved = 1024
 
-// Reserve has Keep keep c, until ready, for the exchanges of owner alone, or for nobody's if that is 0.
+// Reserve has Keep keep c for the exchanges of owner alone until ready; an owner of 0 has none.
 func (c *Conn) Reserve(owner uint64, ready time.Time) { c.owner, c.ready = owner, ready }
+
+// Reserved reports whether c was taken by its owner before it was ready for others. An answer that was not asked for may still come
+// on it, in front of those to its owner's requests, until it has rested once.
+func (c *Conn) Reserved() bool { return c.reserved }
 
 // quiet is how long a connection is idle before a sweep asks whether the upstream has closed it.
 const quiet = 50 * time.Millisecond
