@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
@@ -44,6 +45,47 @@ func TestHandshakeTimeout(t *testing.T) {
 	c.send(get("/deaf")).answer().problem(k, fault.TLSHandshakeTimeout)
 	k.faulted(fault.TLSHandshakeTimeout, 504)
 	c.send(get("/")).answer().ok(k)
+}
+
+// An endpoint that took all of its time is not asked for as much again.
+func TestSilentEndpointIsTriedOnce(t *testing.T) {
+	k := start(t, setup{})
+	address, conns := deaf(k)
+	k.fleet(`timeout.tls_handshake = "30ms"`, address)
+	k.dial().send(post("/", "whole")).answer().problem(k, fault.TLSHandshakeTimeout)
+	if n := len(conns); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+// The endpoints of an upstream share the time for a connection.
+func TestSilentEndpointsShareOneBudget(t *testing.T) {
+	k := start(t, setup{})
+	one, first := deaf(k)
+	two, second := deaf(k)
+	three, third := deaf(k)
+	k.fleet("timeout = { connect = \"20ms\", tls_handshake = \"40ms\" }\nretry.attempts = 5", one, two, three)
+	a := k.dial().send(get("/")).answer().problem(k, fault.TLSHandshakeTimeout)
+	if len(first) != 1 || len(second) > 1 || len(third) != 0 {
+		t.Errorf("%d, %d and %d connections, want one each to the first two at most", len(first), len(second), len(third))
+	}
+	if len(second) == 1 && !strings.Contains(a.text, "timeout.connect and timeout.tls_handshake together") {
+		t.Errorf("no word of the budget: %s", a.text)
+	}
+}
+
+// A time for each try is there so that there can be another, and the fault says which phase was under way.
+func TestTryTimeoutWhileConnecting(t *testing.T) {
+	k := start(t, setup{})
+	address, conns := deaf(k)
+	k.fleet("retry = { try_timeout = \"30ms\", attempts = 2, backoff = \"1ms\" }", address)
+	a := k.dial().send(get("/")).answer().problem(k, fault.TLSHandshakeTimeout)
+	if n := len(conns); n != 3 {
+		t.Errorf("%d connections, want 3", n)
+	}
+	if !strings.Contains(a.text, "retry.try_timeout") {
+		t.Errorf("no word of the setting: %s", a.text)
+	}
 }
 
 func TestRequestTimeoutWhileConnecting(t *testing.T) {

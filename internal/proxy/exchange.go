@@ -33,8 +33,11 @@ type exchange struct {
 	tried   upstream.Tried     // that and those before it
 	stale   *upstream.Endpoint // its kept connections turned out to be dead
 	retries int                // tries after the first
+	silent  bool               // a try got no connection within the upstream's timeouts
 	tryEnds int64              // retry.try_timeout, on the server's clock; 0: no bound
 	upload  *upload            // what goes on sending the body; nil when there is no more to send
+
+	connectBy time.Time // when all tries to get a connection end; zero: none has begun since there was one
 
 	body  int  // where in work.in the request's body begins
 	whole bool // that body is there to its end

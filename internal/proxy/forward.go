@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -99,9 +100,9 @@ func (x *session) connect(ctx context.Context) *fault.Fault {
 		}
 	}
 	if c == nil {
-		var err error
-		if c, err = x.dial(ctx); err != nil {
-			return fault.Classify(fault.PhaseConnect, err)
+		var f *fault.Fault
+		if c, f = x.dial(ctx); f != nil {
+			return f
 		}
 	}
 	e.conn = c
@@ -113,20 +114,45 @@ func (x *session) connect(ctx context.Context) *fault.Fault {
 	return nil
 }
 
+// Why dial has no connection where neither timeout.connect nor timeout.tls_handshake ended the try. The fault is that of the
+// phase which the try was in.
+var (
+	errTryTimeout    = fmt.Errorf("retry.try_timeout is over: %w", context.DeadlineExceeded)
+	errConnectBudget = fmt.Errorf("timeout.connect and timeout.tls_handshake together are over: %w", context.DeadlineExceeded)
+)
+
 // dial makes a new connection to the try's endpoint, or to another, which is the try's then, where that one is silent.
-func (x *session) dial(ctx context.Context) (c *upstream.Conn, err error) {
-	e := &x.work.exchange
-	limit := e.route.Upstream.Retry().TryTimeout
+// timeout.connect and timeout.tls_handshake together bound all tries to get this one connection.
+func (x *session) dial(ctx context.Context) (*upstream.Conn, *fault.Fault) {
+	e, now := &x.work.exchange, time.Now()
+	u := e.route.Upstream
+	if e.connectBy.IsZero() {
+		e.connectBy = now.Add(u.Timeout().Connect + u.Timeout().TLSHandshake)
+	}
+	end, why := e.connectBy, errConnectBudget
+	if limit := u.Retry().TryTimeout; limit > 0 && now.Add(limit).Before(end) {
+		end, why = now.Add(limit), errTryTimeout
+	}
+	var (
+		c   *upstream.Conn
+		err error
+	)
 	x.abandonable(ctx, func(ctx context.Context) {
-		if limit > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeoutCause(ctx, limit, fault.New(fault.ConnectionTimeout, nil).
-				WithDetail("No connection to the upstream came about within retry.try_timeout."))
-			defer cancel()
-		}
-		c, err = e.route.Upstream.Dial(ctx, &e.try, &e.tried)
+		ctx, cancel := context.WithDeadlineCause(ctx, end, why)
+		defer cancel()
+		c, err = u.Dial(ctx, &e.try, &e.tried)
 	})
-	return c, err
+	f := fault.Classify(fault.PhaseConnect, err)
+	switch {
+	case f == nil:
+		e.connectBy = time.Time{}
+		return c, nil
+	case errors.Is(f.Err, errTryTimeout):
+		return nil, f.WithDetail("No connection to the upstream came about within retry.try_timeout.")
+	case errors.Is(f.Err, errConnectBudget):
+		return nil, f.WithDetail("No connection to the upstream came about within timeout.connect and timeout.tls_handshake together, all tries included.")
+	}
+	return nil, f
 }
 
 // send writes the request's head, and its body if that is there. Otherwise it returns the upload that goes on with it.

@@ -57,9 +57,14 @@ func (x *session) retry(ctx context.Context, f *fault.Fault, why upstream.Condit
 	}
 	now := time.Now()
 	other := u.Other(now, &e.tried)
+	e.silent = e.silent || why == upstream.OnConnect && silence(f)
 	pause, ok := x.pauseBefore(now, f, why, other)
+	latest := e.start.Add(u.Timeout().Request)
+	if why == upstream.OnConnect && e.connectBy.Before(latest) {
+		latest = e.connectBy
+	}
 	// What fails often is not asked more often for that.
-	if !ok || now.Add(pause).Sub(e.start) >= u.Timeout().Request || u.Breaker().State() == breaker.Open {
+	if !ok || !now.Add(pause).Before(latest) || u.Breaker().State() == breaker.Open {
 		return false
 	}
 	// Of a request for which there was no connection, nothing was sent. Another address gets it once, and no upstream more.
@@ -132,7 +137,7 @@ func (x *session) pauseBefore(now time.Time, f *fault.Fault, why upstream.Condit
 	switch {
 	case other:
 		return 0, true
-	case why == upstream.OnConnect && lasting(f):
+	case why == upstream.OnConnect && (e.silent || lasting(f)):
 		return 0, false
 	case e.conn != nil && f == errUnanswered && e.conn.Reused():
 		return 0, true
@@ -154,6 +159,12 @@ func lasting(f *fault.Fault) bool {
 		return true
 	}
 	return false
+}
+
+// silence reports whether timeout.connect or timeout.tls_handshake ended a try: each further one of the same endpoint would
+// most likely take as long again. retry.try_timeout is a shorter time for one try, set so that there can be more of them.
+func silence(f *fault.Fault) bool {
+	return (f.Token == fault.ConnectionTimeout || f.Token == fault.TLSHandshakeTimeout) && !errors.Is(f.Err, errTryTimeout)
 }
 
 // retryAfter reads the field of that name, RFC 9110 section 10.2.3. What it does not understand is 0.
