@@ -87,6 +87,22 @@ func (l *Lookup) Of(c Conn, facts Facts) (who Caller, err error) {
 	return who, err
 }
 
+// Holds reports whether a process of this host still has the other end of c, a TCP connection: a socket that was half-closed has an
+// owner, one that was closed has none. Of a connection from elsewhere, and where the kernel cannot be asked, nothing is known: false.
+func (l *Lookup) Holds(c Conn) bool {
+	remote, ok := c.RemoteAddr().(*net.TCPAddr)
+	local, ok2 := c.LocalAddr().(*net.TCPAddr)
+	if !ok || !ok2 {
+		return false
+	}
+	from, to := unmap(remote.AddrPort()), unmap(local.AddrPort())
+	if !isHere(from, to) {
+		return false
+	}
+	o, err := l.diag.ask(from, to)
+	return err == nil && o != nil
+}
+
 // known makes a Caller of what the kernel said; an empty unit was not asked for, or is not known.
 func (l *Lookup) known(uid uint32, unit []byte) Caller {
 	if l.users.hides(uid) {

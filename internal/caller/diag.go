@@ -51,8 +51,8 @@ type owner struct {
 // socket tells of the socket at the other end of fd, a TCP connection from remote to local.
 func (l *Lookup) socket(fd int, remote, local netip.AddrPort, facts Facts) (Caller, error) {
 	remote, local = unmap(remote), unmap(local)
-	if !remote.Addr().IsLoopback() && remote.Addr() != local.Addr() {
-		return Caller{}, nil // from another host
+	if !isHere(remote, local) {
+		return Caller{}, nil
 	}
 	o, err := l.diag.ask(remote, local)
 	if err != nil || o == nil {
@@ -68,6 +68,11 @@ func (l *Lookup) socket(fd int, remote, local netip.AddrPort, facts Facts) (Call
 		unit = l.cgroups.unit(o.cgroup)
 	}
 	return l.known(o.uid, unit), nil
+}
+
+// isHere reports whether a connection comes from this host.
+func isHere(remote, local netip.AddrPort) bool {
+	return remote.Addr().IsLoopback() || remote.Addr() == local.Addr()
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {

@@ -77,12 +77,19 @@ func readable(fd uintptr) bool {
 	return errno != syscall.EAGAIN
 }
 
-// hungUp looks whether the peer has closed its side.
-func hungUp(fd uintptr) bool {
+// peerEnd looks whether the peer has closed its side.
+func peerEnd(fd uintptr) End {
 	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
 	var now unix.Timespec
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
-	return errno == 0 && n > 0 && p.Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+	switch {
+	case errno != 0 || n == 0:
+	case p.Revents&(unix.POLLHUP|unix.POLLERR) != 0:
+		return Closed
+	case p.Revents&unix.POLLRDHUP != 0:
+		return HalfClosed
+	}
+	return Open
 }
 
 // callWithAddress is bind(2) or connect(2).

@@ -11,6 +11,6 @@ const (
 
 func readNow(uintptr, []byte) (int, error)  { return 0, ErrWouldBlock }
 func writeNow(uintptr, []byte) (int, error) { return 0, ErrWouldBlock }
-func hungUp(uintptr) bool                   { return false }
+func peerEnd(uintptr) End                   { return Open }
 func setLowWater(uintptr, int)              {}
 func readable(uintptr) bool                 { return true }

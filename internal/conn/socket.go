@@ -6,13 +6,14 @@ import (
 	"math"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 // Socket is one stream socket. One goroutine may read and another write at a time; Close, Interrupt, Interrupted,
-// InterruptRead, Nudge and WriteBlocked may be called by anyone, PeerGone by one goroutine.
+// InterruptRead, Nudge, WriteBlocked, PeerEnd and PeerGone may be called by anyone.
 //
 // On Linux it makes raw system calls on the non-blocking descriptor while it holds the runtime's poller, so that a wait
 // costs no second read and the runtime's monitor does not take every read for a system call that might block. The race
@@ -59,7 +60,8 @@ type Socket struct {
 		call func(uintptr)
 	}
 	look struct {
-		gone bool
+		mu   sync.Mutex // guards end
+		end  End
 		call func(uintptr)
 	}
 	peek struct {
@@ -475,20 +477,34 @@ func (s *Socket) Nudge() { _ = s.net.SetReadDeadline(past()) }
 // past is any time that is over; zero would mean none.
 func past() time.Time { return time.Unix(1, 0) }
 
-// PeerGone reports whether the peer will send no more: it closed, half-closed or reset the connection. Bytes sent
-// before may still be there to be read.
-func (s *Socket) PeerGone() bool {
+// End is how much of a connection its peer has ended.
+type End uint8
+
+// The ends.
+const (
+	Open       End = iota
+	HalfClosed     // the peer sends no more; over TCP this is also what a closed connection looks like, until we send something
+	Closed         // it was reset, or is a closed Unix socket
+)
+
+// PeerEnd reports how much of the connection the peer has ended. Bytes sent before may still be there to be read.
+func (s *Socket) PeerEnd() End {
 	if s.fd == nil {
-		return false
+		return Open
 	}
-	s.look.gone = false
+	s.look.mu.Lock()
+	defer s.look.mu.Unlock()
+	s.look.end = Open
 	if s.fd.Control(s.look.call) != nil {
-		return false
+		return Open
 	}
-	return s.look.gone
+	return s.look.end
 }
 
-func (s *Socket) lookStep(fd uintptr) { s.look.gone = hungUp(fd) }
+func (s *Socket) lookStep(fd uintptr) { s.look.end = peerEnd(fd) }
+
+// PeerGone reports whether the peer will send no more.
+func (s *Socket) PeerGone() bool { return s.PeerEnd() != Open }
 
 // Readable reports whether a read would find something, if only the end of the connection. Where there is no descriptor to ask, it
 // may be wrong in saying so. It belongs to the goroutine that reads.

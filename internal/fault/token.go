@@ -28,6 +28,7 @@ const (
 	RequestHeaderTimeout       Token = "request_header_timeout"
 	RequestTooLarge            Token = "request_too_large"
 	TransferCodingNotSupported Token = "transfer_coding_not_supported"
+	TunnelIdleTimeout          Token = "tunnel_idle_timeout"
 	URITooLong                 Token = "uri_too_long"
 )
 
@@ -264,6 +265,9 @@ var vocabulary = [...]entry{
 	{TransferCodingNotSupported, 501, Caller, "http_request_error",
 		"The request uses a transfer coding other than chunked.",
 		"Send the body with Content-Length or with \"Transfer-Encoding: chunked\"."},
+	{TunnelIdleTimeout, 408, Caller, "connection_read_timeout",
+		"Nothing passed the tunnel in either direction for longer than timeout.tunnel_idle.",
+		"Have the program send a ping more often than that, or raise timeout.tunnel_idle."},
 	{UnsolicitedResponse, 502, Upstream, "http_protocol_error",
 		"The upstream sent something nobody had asked for.",
 		"Report it to the upstream's operator; the connection was given up for safety."},

@@ -340,6 +340,9 @@ func TestCallerGoneWhileWaiting(t *testing.T) {
 			"waiting for 100":  waitFor100,
 			"asked to upgrade": upgrading(),
 		} {
+			if how == "half close" && !strings.HasPrefix(what, "streamed") && !strings.HasPrefix(what, "chunked") && what != "waiting for 100" {
+				continue // it has said all, and waits: see TestAHalfClosedCallerIsAnswered
+			}
 			t.Run(what+" "+how, func(t *testing.T) {
 				there, gone := make(chan bool, 1), make(chan bool, 1)
 				k := start(t, setup{upstream: script(func(c *demo.Conn) {

@@ -44,6 +44,7 @@ type exchange struct {
 	end   int  // where it ends then
 
 	waited   bool // it stood in line, so that start is a while ago
+	parts    bool // the request came in several
 	streamed bool // the body went, or goes, by an upload: it is not there any more
 	early    bool // the final response began before the body had been sent
 
@@ -65,6 +66,7 @@ func (x *session) begin(ctx context.Context, n int) {
 	w := x.work
 	e := &w.exchange
 	e.start, e.body, e.last = x.server.time(), w.r+n, e.last || w.req.Close
+	e.parts, w.pending = w.pending, false
 	x.refresh()
 	if x.probe {
 		x.answerProbe()
@@ -399,20 +401,6 @@ func (x *session) finish() {
 	}
 	*e = exchange{}
 	x.rest()
-}
-
-// outcome is what the exchange says about the upstream.
-func (e *exchange) outcome() upstream.Outcome {
-	switch f := e.fault; {
-	case f != nil && f.Token == fault.RequestTimeout && f.Err == nil && e.upload != nil && !e.upload.complete():
-		return upstream.Abandoned // the caller took all the time for his body
-	case f != nil:
-		return upstream.OutcomeOf(f)
-	case e.upstream:
-		return upstream.OutcomeOfStatus(e.status)
-	default:
-		return upstream.Abandoned
-	}
 }
 
 // record tells the log. The names of things that we and the operator chose come first, then what others wrote.

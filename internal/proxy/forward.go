@@ -83,9 +83,13 @@ func (x *session) deliver(f *fault.Fault) {
 	x.fail(f)
 }
 
-// connect finds a connection for the try: a kept one, unless those of the endpoint are in doubt.
+// connect finds a connection for the try: a kept one, unless those of the endpoint are in doubt. For a caller that may have gone
+// meanwhile it looks first: nothing is done in the name of one that has given up.
 func (x *session) connect(ctx context.Context) *fault.Fault {
 	e := &x.work.exchange
+	if (e.waited || e.parts || e.retries > 0 || x.turn.Load() == 0) && x.deserted() {
+		return cancelGone.fault()
+	}
 	var c *upstream.Conn
 	now := e.start
 	if e.waited || e.retries > 0 {
@@ -103,6 +107,10 @@ func (x *session) connect(ctx context.Context) *fault.Fault {
 		var f *fault.Fault
 		if c, f = x.dial(ctx); f != nil {
 			return f
+		}
+		if x.deserted() {
+			c.Keep(time.Now(), -1)
+			return cancelGone.fault()
 		}
 	}
 	e.conn = c
@@ -339,16 +347,17 @@ func (w *work) makeUpRoom(b *conn.Buffers, most int) {
 	w.up = larger
 }
 
-// settle ends the upload, which may know better than f what went wrong.
+// settle ends the upload, if there is one, which may know better than f what went wrong.
 func (x *session) settle(up *upload, f *fault.Fault) *fault.Fault {
 	if up == nil {
 		return f
 	}
+	silent := up.silence()
 	up.stop()
 	if f != nil && up.fault != nil {
 		return up.fault
 	}
-	return f
+	return attribute(f, silent)
 }
 
 // drop gives up the upstream's connection.

@@ -125,8 +125,7 @@ func (p phase) fault() *fault.Fault {
 	case cancelStalled:
 		return fault.New(fault.CallerGone, errors.New("the caller stopped reading the response"))
 	case cancelTunnel:
-		return fault.New(fault.ResponseBodyTimeout, errors.New("nothing passed the tunnel for timeout.tunnel_idle")).
-			WithDetail("Nothing passed the tunnel in either direction for longer than timeout.tunnel_idle.")
+		return fault.New(fault.TunnelIdleTimeout, nil)
 	case cancelGone:
 		return fault.New(fault.CallerGone, nil)
 	case cancelCut:

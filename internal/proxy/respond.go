@@ -39,13 +39,7 @@ func (x *session) respond(up *upload) *fault.Fault {
 		head.B = r.Append(head.B, &rewrite)
 		f = x.passDecoded(out)
 	}
-	if up != nil {
-		up.stop()
-		if f != nil && up.fault != nil {
-			f = up.fault
-		}
-	}
-	if f != nil {
+	if f = x.settle(up, f); f != nil {
 		return f
 	}
 	x.conclude(up)

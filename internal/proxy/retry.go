@@ -290,7 +290,7 @@ func (x *session) collect() *fault.Fault {
 		}
 		return fault.New(fault.CallerGone, err)
 	}
-	e.whole = true
+	e.whole, e.parts = true, true
 	x.proceed(phaseRequest, x.overall.Load(), phaseUpload)
 	return nil
 }

@@ -325,7 +325,7 @@ func TestCircuitBreaker(t *testing.T) {
 func TestSlowUploadsOpenNoCircuitBreaker(t *testing.T) {
 	u := &tries{each: []func(*demo.Conn){says(200)}}
 	k := start(t, setup{upstream: u.options(), settings: "circuit_breaker = { min_requests = 1 }", timeout: `request = "30ms"`})
-	k.dial().send(request("POST", "/", "Content-Length: 10")+"some").answer().problem(k, fault.RequestTimeout)
+	k.dial().send(request("POST", "/", "Content-Length: 10")+"some").answer().problem(k, fault.RequestBodyTimeout)
 	if n := k.metric(`mtls_proxy_circuit_breaker_state{state="closed",upstream="default"}`); n != 1 {
 		t.Error("the circuit breaker is not closed")
 	}

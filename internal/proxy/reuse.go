@@ -46,8 +46,14 @@ func (x *session) conclude(up *upload) {
 	w := x.work
 	e := &w.exchange
 	next := reuseAfter(&w.req, &w.resp, e.early, e.conn.Reserved())
-	if w.uw > w.ur || w.uw == len(w.up.B) {
-		next = never // bytes that were not asked for, or no room left to notice them
+	switch {
+	case w.uw > w.ur: // bytes that were not asked for
+		if next == byAnyone {
+			e.conn.Endpoint().Distrust(x.server.time())
+		}
+		next = never
+	case w.uw == len(w.up.B): // no room left to notice them
+		next = never
 	}
 	if up != nil && up.forced {
 		x.unread, next = true, never

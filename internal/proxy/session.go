@@ -256,7 +256,6 @@ func (x *session) serve(ctx context.Context) (done bool) {
 				x.refuse(err)
 				return true
 			case n > 0:
-				w.pending = false
 				x.begin(ctx, n)
 				if x.apart || x.closing {
 					return true

@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
 )
 
@@ -59,14 +60,17 @@ func rhythm(snap *snapshot.Snapshot) time.Duration {
 func (s *Server) look(snap *snapshot.Snapshot, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clock := s.now(now)
+	clock, questions := s.now(now), maxQuestions
 	for x := range s.sessions {
-		x.look(snap, now, clock)
+		x.look(snap, now, clock, &questions)
 	}
 }
 
+// maxQuestions bounds how often a sweep asks the kernel whether a caller that half-closed is still there: some 10 us each.
+const maxQuestions = 64
+
 // look is what the sweeper does with one session. What is called swept belongs to it.
-func (x *session) look(snap *snapshot.Snapshot, now time.Time, clock int64) {
+func (x *session) look(snap *snapshot.Snapshot, now time.Time, clock int64, questions *int) {
 	w := x.word.Load()
 	p := phaseOf(w)
 	if p.cancelled() {
@@ -102,7 +106,7 @@ func (x *session) look(snap *snapshot.Snapshot, now time.Time, clock int64) {
 	}
 	switch {
 	case p.waiting():
-		if x.socket.PeerGone() {
+		if x.left(questions) {
 			x.cancel(w, cancelGone)
 		} else if up != nil && up.Gone() {
 			up.Nudge()
@@ -117,6 +121,32 @@ func (x *session) look(snap *snapshot.Snapshot, now time.Time, clock int64) {
 	case p.idle() && x.server.lot != nil && !x.probe && x.resting(clock) >= parkAfter:
 		x.cancel(w, cancelPark)
 	}
+}
+
+// left reports whether the caller has gone. One that sends no more but waits for its answer has not: its program still holds the other
+// end, which is known on Unix sockets and for programs of this host. questions is how often more that may be asked now.
+func (x *session) left(questions *int) bool {
+	switch x.socket.PeerEnd() {
+	case conn.Open:
+		return false
+	case conn.HalfClosed:
+		if x.address == "" {
+			return false
+		}
+		if *questions == 0 {
+			return false // the next sweep asks
+		}
+		*questions--
+		return !x.server.callers.Holds(x.socket)
+	default:
+		return true
+	}
+}
+
+// deserted is left for the session itself.
+func (x *session) deserted() bool {
+	questions := 1
+	return x.left(&questions)
 }
 
 // leave ends sessions of a listener that left the configuration: idle ones now, the others when the drain's time is over.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
@@ -47,6 +48,12 @@ func (x *session) upgrade() *fault.Fault {
 	e.conn.Apart(false)
 	x.buffers.Put(t.in)
 	e.sent = t.sent
+	if f != nil && t.ended.Load() && f.Token.Blame() == fault.Upstream && !x.reason().cancelled() {
+		// The caller had ended its side, and the upstream needs no manners then. A caller that still reads sees the connection break.
+		x.abort()
+		x.closeConn(metrics.ClosedTunnel)
+		return nil
+	}
 	if why := x.reason(); why.cancelled() {
 		return why.fault()
 	}
@@ -96,6 +103,8 @@ type tunnel struct {
 	w    int
 	done chan struct{}
 
+	ended atomic.Bool // the caller ended its side
+
 	// What follows may be read once done is closed.
 	sent  int64
 	fault *fault.Fault
@@ -126,9 +135,8 @@ func (t *tunnel) carry() {
 		case n > 0:
 			x.touchTunnel()
 		case errors.Is(err, io.EOF):
-			if err := up.CloseWrite(); err != nil {
-				t.end(up.Fault(fault.PhaseSend, err))
-			}
+			t.ended.Store(true)
+			_ = up.CloseWrite() // who reads from the upstream sees what is wrong with it
 			return
 		case errors.Is(err, conn.ErrInterrupted):
 			return // the other direction broke, or somebody cancelled

@@ -132,7 +132,7 @@ func TestTunnelIdle(t *testing.T) {
 	c := k.tunnel()
 	c.send("ping").read("ping")
 	c.cut()
-	k.faulted(fault.ResponseBodyTimeout, 101)
+	k.faulted(fault.TunnelIdleTimeout, 101)
 }
 
 func TestUpgradeRefused(t *testing.T) {

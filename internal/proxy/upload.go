@@ -23,11 +23,14 @@ type upload struct {
 	done    chan struct{}
 	ended   atomic.Bool // the whole body was sent
 	spent   atomic.Bool // the last of the body is being sent
-	over    atomic.Bool // nothing more is read from the caller, for whatever reason
+	ceased  atomic.Bool // nothing more is read from the caller, for whatever reason
 	stopped atomic.Bool
+	asking  atomic.Int64 // since when it waits for the caller, on the server's clock; 0: it does not
 
 	// What follows may be read once done is closed.
 	fault  *fault.Fault // why it ended early, if the caller or a limit is to blame
+	held   bool         // it ended early while the upstream did not take what there was
+	over   time.Time    // when it ended
 	sent   int64
 	forced bool // it was interrupted, and so are both connections, even if it has ended in the same moment
 }
@@ -78,6 +81,15 @@ func (u *upload) settled() bool {
 	}
 }
 
+// silence is for how long the caller has sent nothing that the upload waits for.
+func (u *upload) silence() time.Duration {
+	since := u.asking.Load()
+	if since == 0 {
+		return 0
+	}
+	return max(1, time.Duration(u.x.server.now(u.x.server.time())-since))
+}
+
 // stop ends the upload, if it has not ended yet, and waits for that. What it read beyond the body goes back to the
 // session.
 func (u *upload) stop() {
@@ -124,7 +136,9 @@ func (u *upload) run(t *upstream.Timeout) {
 	if err == nil {
 		err = u.conn.Flush()
 	}
-	u.over.Store(true)
+	u.over = u.x.server.time()
+	u.held = errors.Is(err, conn.ErrInterrupted) && u.asking.Load() == 0
+	u.ceased.Store(true)
 	if err == nil {
 		u.ended.Store(true)
 		u.x.await(phaseUpload, t)
@@ -272,8 +286,12 @@ func (u *upload) more(want int64) error {
 	if int64(len(room)) > want {
 		room = room[:want]
 	}
+	u.asking.Store(u.x.server.now(u.x.server.time()))
 	n, err := u.x.socket.Read(room)
 	u.w = n
+	if !errors.Is(err, conn.ErrInterrupted) {
+		u.asking.Store(0)
+	}
 	switch {
 	case n > 0:
 		u.x.touchUpload()
@@ -302,7 +320,7 @@ func (u *upload) invited() {
 	x := u.x
 	x.shift.Lock()
 	defer x.shift.Unlock()
-	if p := phaseOf(x.word.Load()); !u.over.Load() && (p == phaseHeader || p == phaseRequest) {
+	if p := phaseOf(x.word.Load()); !u.ceased.Load() && (p == phaseHeader || p == phaseRequest) {
 		x.advance(phaseUpload, x.uploadDeadline(x.work.exchange.route.Upstream.Timeout()))
 	}
 }

@@ -36,6 +36,7 @@ type Endpoint struct {
 	groups    groups
 	gate      *admission.Gate // nil without MaxActive
 
+	trusted atomic.Int64            // since when again, in nanoseconds of Unix time; 0: it always was. See Distrust
 	checked atomic.Pointer[Checked] // the last health check; nil: none yet
 
 	mu       sync.Mutex // guards what follows

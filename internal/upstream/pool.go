@@ -46,8 +46,12 @@ func (e *Endpoint) usable(c *Conn, now time.Time) bool {
 	case !fit:
 	case c.socket.Interrupted(): // the exchange before was cancelled just when it had ended
 		why, fit = metrics.ClosedFault, false
-	case (c.wire.Buffered() || c.socket.Readable()) && !c.silent():
-		why, fit = metrics.ClosedByUpstream, false
+	case c.wire.Buffered() || c.socket.Readable():
+		said := c.said()
+		if said == unasked && c.ready.IsZero() { // with a reserved one that was to be expected
+			e.Distrust(now)
+		}
+		why, fit = metrics.ClosedByUpstream, said == nothing
 	}
 	if !fit {
 		c.close(why)
@@ -106,19 +110,37 @@ func (c *Conn) fit(now time.Time) (why metrics.CloseReason, ok bool) {
 	return 0, true
 }
 
-// silent looks whether the upstream has sent anything that is not of TLS alone: a close, or bytes nobody asked for. That
-// may be in the socket, in what was read ahead, or with crypto/tls.
-func (c *Conn) silent() bool {
+// words is what an upstream has said on a connection that carries no exchange, apart from what is of TLS alone.
+type words uint8
+
+const (
+	nothing words = iota
+	ended         // it closed the connection
+	unasked       // bytes that nobody asked for
+)
+
+// said looks for that: in the socket, in what was read ahead, and with crypto/tls.
+func (c *Conn) said() words {
 	c.wire.Instant(true)
 	defer c.wire.Instant(false)
 	var b [1]byte
-	_, err := c.Read(b[:])
-	if !errors.Is(err, conn.ErrWouldBlock) {
-		return false
+	n, err := c.Read(b[:])
+	switch {
+	case n > 0:
+		return unasked
+	case !errors.Is(err, conn.ErrWouldBlock):
+		return ended
 	}
 	c.wire.Rest()
-	return true
+	return nothing
 }
+
+// distrustFor is for how long the connections of an Endpoint carry one exchange each, once it has sent what nobody asked for.
+const distrustFor = time.Minute
+
+// Distrust tells that the server has sent, on a connection that was not reserved, what nobody had asked for. Had that come a moment
+// later, it would have been the answer to the next request: for a minute from now, Keep keeps no connection to it.
+func (e *Endpoint) Distrust(now time.Time) { e.trusted.Store(now.Add(distrustFor).UnixNano()) }
 
 // Keep gives c back after an exchange that left it in order. promise is for how long the upstream said that it will
 // keep it, less than 0 when it did not say. How old c is Take and sweep look at.
@@ -130,8 +152,18 @@ func (c *Conn) Keep(now time.Time, promise time.Duration) {
 		// It goes on its way a little before that, or a request would meet the close half way.
 		c.until = now.Add(promise - min(promise/2, time.Second))
 	}
-	if (c.brimful || c.wire.Buffered()) && !c.silent() {
-		c.close(metrics.ClosedByResponse) // there is more than the response: whose answer would it become?
+	if c.brimful || c.wire.Buffered() {
+		said := c.said()
+		if said == unasked && c.ready.IsZero() {
+			e.Distrust(now)
+		}
+		if said != nothing {
+			c.close(metrics.ClosedByResponse) // there is more than the response: whose answer would it become?
+			return
+		}
+	}
+	if t := e.trusted.Load(); t != 0 && now.UnixNano() < t {
+		c.close(metrics.ClosedByResponse)
 		return
 	}
 	c.wire.Rest()
