@@ -31,7 +31,7 @@ type Options struct {
 	DNS     DNS           // nil: the system's
 	Network string        // "ip", "ip4" or "ip6": only addresses of that family are in the answer; "": "ip"
 	Period  time.Duration // from one round of lookups to the next, give or take a tenth; 0: 30 s
-	Timeout time.Duration // of one lookup; 0: 5 s
+	Timeout time.Duration // of one lookup; 0: 11 s, in which a second name server is asked as well where resolv.conf sets no shorter timeout
 
 	// Answered is told of each Answer, in order, by Run, which waits for it. nil: nobody is told.
 	Answered func(Answer)
@@ -60,9 +60,17 @@ type Answer struct {
 	Failures  int   // rounds in a row with an Err
 }
 
-// Between rounds there is at least minPause, whoever asks. After a failure it is as long, then doubled each time, up to
-// the period.
-const minPause = time.Second
+// Between rounds there is at least minPause, even where connections fail. While lookups fail it is shorter, and grows from
+// minFailedPause to minPause with the time that they have failed for. The pause without anything that asks for a round is
+// minPause after the first failure, then doubled each time, up to the period.
+const (
+	minPause         = time.Second
+	minFailedPause   = 250 * time.Millisecond
+	failedPauseShare = 100 // of the time since the first failure
+)
+
+// askAgain is how long a lookup may be without an answer before another is made beside it, and how long that one lasts.
+const askAgain = time.Second
 
 // atOnce is how many hosts are looked up at the same time.
 const atOnce = 8
@@ -79,8 +87,9 @@ type Resolver struct {
 	ask     chan struct{} // holds one when somebody wants a round soon
 
 	// What follows belongs to Run.
-	known map[string][]netip.Addr // the last good answer for each host in use
-	srv   []host                  // the last good answer for SRV
+	known   map[string][]netip.Addr // the last good answer for each host in use
+	srv     []host                  // the last good answer for SRV
+	failing time.Time               // when the first of the last rounds in a row failed; zero: the last one did not
 }
 
 // host is a name or IP address that is part of the answer.
@@ -97,7 +106,7 @@ func New(o Options) (*Resolver, error) {
 		return nil, errors.New("resolve: either hosts or the name of SRV records are needed")
 	}
 	if o.DNS == nil {
-		o.DNS = new(net.Resolver)
+		o.DNS = system{}
 	}
 	if o.Network == "" {
 		o.Network = "ip"
@@ -106,7 +115,7 @@ func New(o Options) (*Resolver, error) {
 		o.Period = 30 * time.Second
 	}
 	if o.Timeout <= 0 {
-		o.Timeout = 5 * time.Second
+		o.Timeout = 11 * time.Second
 	}
 	r := &Resolver{o: o, fixed: o.SRV == "", first: make(chan struct{}), ask: make(chan struct{}, 1)}
 	for _, hostport := range o.Hosts {
@@ -182,6 +191,12 @@ func (r *Resolver) Run(ctx context.Context) {
 		if first {
 			close(r.first)
 		}
+		switch {
+		case a.Failures == 0:
+			r.failing = time.Time{}
+		case r.failing.IsZero():
+			r.failing = a.At
+		}
 		if !r.rest(ctx, a.Failures) {
 			return
 		}
@@ -190,19 +205,20 @@ func (r *Resolver) Run(ctx context.Context) {
 
 // rest waits for the next round. It returns false when there is to be none.
 func (r *Resolver) rest(ctx context.Context, failures int) bool {
-	pause := r.o.Period
+	pause, least := r.o.Period, minPause
 	if failures > 0 {
 		pause = min(pause, minPause<<min(failures-1, 10))
+		least = min(minPause, max(minFailedPause, time.Since(r.failing)/failedPauseShare))
 	}
 	pause += time.Duration((rand.Float64() - 0.5) / 5 * float64(pause))
-	timer := time.NewTimer(minPause)
+	timer := time.NewTimer(least)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 		return false
 	}
-	timer.Reset(pause - minPause)
+	timer.Reset(pause - least)
 	select {
 	case <-timer.C:
 	case <-r.ask:
@@ -232,7 +248,10 @@ func (r *Resolver) round(ctx context.Context) Answer {
 func (r *Resolver) lookupSRV(ctx context.Context) ([]host, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
 	defer cancel()
-	_, records, err := r.o.DNS.LookupSRV(ctx, "", "", r.o.SRV)
+	records, err := persist(ctx, func(ctx context.Context) ([]*net.SRV, error) {
+		_, records, err := r.o.DNS.LookupSRV(ctx, "", "", r.o.SRV)
+		return records, err
+	})
 	var hosts []host
 	for _, rec := range records {
 		if rec.Target == "." || rec.Target == "" || rec.Port == 0 {
@@ -305,7 +324,9 @@ func (r *Resolver) lookupHosts(ctx context.Context, hosts []host) error {
 func (r *Resolver) lookupHost(ctx context.Context, name string) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
 	defer cancel()
-	found, err := r.o.DNS.LookupNetIP(ctx, r.o.Network, name)
+	found, err := persist(ctx, func(ctx context.Context) ([]netip.Addr, error) {
+		return r.o.DNS.LookupNetIP(ctx, r.o.Network, name)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -319,6 +340,58 @@ func (r *Resolver) lookupHost(ctx context.Context, name string) ([]netip.Addr, e
 		return nil, errors.New("the name has no address")
 	}
 	return Interleave(addrs), nil
+}
+
+// persist looks something up. While there is no answer, it asks anew, again and again, beside the first question: a name
+// server that was away does not know of what it was asked meanwhile. It returns the answer to the first question, or an
+// earlier good one.
+func persist[T any](ctx context.Context, look func(context.Context) (T, error)) (T, error) {
+	type answer struct {
+		found T
+		err   error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	answers := make(chan answer, 1)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	ask := func(ctx context.Context, first bool) {
+		a := answer{}
+		if a.found, a.err = look(ctx); a.err != nil && !first {
+			return
+		}
+		select {
+		case answers <- a:
+		default: // there is one already
+		}
+	}
+	group.Go(func() { ask(ctx, true) })
+	again := time.NewTicker(askAgain)
+	defer again.Stop()
+	for {
+		select {
+		case a := <-answers:
+			return a.found, a.err
+		case <-again.C:
+			group.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, askAgain)
+				defer cancel()
+				ask(ctx, false)
+			})
+		}
+	}
+}
+
+// system is the system's DNS. A net.Resolver gives equal questions that are asked at the same time one answer; here each is
+// asked by itself.
+type system struct{}
+
+func (system) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	return new(net.Resolver).LookupNetIP(ctx, network, host)
+}
+
+func (system) LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) {
+	return new(net.Resolver).LookupSRV(ctx, service, proto, name)
 }
 
 func sameSet(a, b []netip.Addr) bool {

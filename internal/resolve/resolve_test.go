@@ -214,6 +214,46 @@ func TestRefreshHurriesButNotMoreThanOnceASecond(t *testing.T) {
 	}
 }
 
+// While lookups fail and are asked for, they are made four times a second at first, and once a second after a while.
+func TestFailedLookupsAreMadeAgainSoon(t *testing.T) {
+	z := &zone{addrs: make(map[string]string)}
+	inBubble(t, z, Options{Hosts: []string{"a.test:1"}, Period: time.Hour}, func(t *testing.T, r *Resolver) {
+		lookups := func(d time.Duration) (n int) {
+			before := z.count()
+			for end := time.Now().Add(d); time.Now().Before(end); sleep(10 * time.Millisecond) {
+				r.Refresh()
+			}
+			return z.count() - before
+		}
+		if n := lookups(10 * time.Second); n < 36 || n > 40 {
+			t.Errorf("%d lookups in the first 10 s; want about 40", n)
+		}
+		lookups(2 * time.Minute)
+		if n := lookups(10 * time.Second); n > 10 {
+			t.Errorf("%d lookups in 10 s after 2 minutes; want one each second at most", n)
+		}
+		z.set("a.test", "192.0.2.1")
+		lookups(time.Second + 10*time.Millisecond)
+		wantAddresses(t, r, "a.test=192.0.2.1:1/0/2520")
+	})
+}
+
+// What was asked while the name server was away is never answered.
+func TestLookupIsMadeAgainBesideOneThatHangs(t *testing.T) {
+	z := &zone{addrs: map[string]string{"a.test": "192.0.2.1"}, takes: time.Hour}
+	inBubble(t, z, Options{Hosts: []string{"a.test:1"}}, func(t *testing.T, r *Resolver) {
+		sleep(3500 * time.Millisecond)
+		if z.most > 2 {
+			t.Errorf("%d lookups at the same time; want 2 at most", z.most)
+		}
+		z.mu.Lock()
+		z.takes = time.Millisecond
+		z.mu.Unlock()
+		sleep(time.Second)
+		wantAddresses(t, r, "a.test=192.0.2.1:1/0/2520")
+	})
+}
+
 func TestLastGoodAnswerIsKept(t *testing.T) {
 	z := &zone{addrs: map[string]string{"a.test": "192.0.2.1", "b.test": "192.0.2.2"}}
 	var failures []int
