@@ -288,8 +288,7 @@ func (s *Set[T]) pardon(e *Endpoint[T], at int64) {
 	}
 	for i := range l.all {
 		if x := l.all[i].Endpoint; x.out.Load() == 0 && at < x.until.Load() {
-			x.until.Store(at)
-			x.ejections = max(0, x.ejections-1)
+			x.pardon(at)
 			s.pardons = at
 		}
 	}

@@ -380,6 +380,27 @@ func TestEjectionsGrowUntilTheEndpointStaysIn(t *testing.T) {
 	}
 }
 
+func TestRecoverEndsAnEjection(t *testing.T) {
+	var last time.Duration
+	f := newFixture(1, Options[int]{EjectFor: time.Second, Ejected: func(_ *Endpoint[int], d time.Duration) { last = d }}, abc()...)
+	if f.find("a").Recover(f.now) {
+		t.Error("one that is in recovered")
+	}
+	f.fail("a", 5)
+	for range 3 {
+		f.pass(time.Millisecond)
+		if !f.find("a").Recover(f.now) {
+			t.Error("it did not recover")
+		}
+		f.wantState(t, "a", In, "after it recovered")
+		f.fail("a", 1)
+		f.wantState(t, "a", Ejected, "after one more failure")
+		if last != time.Second {
+			t.Errorf("ejected for %v; want 1s, as an ejection that ended early does not count", last)
+		}
+	}
+}
+
 func TestEjectionTimeDoesNotOverflow(t *testing.T) {
 	f := newFixture(1, Options[int]{EjectFor: time.Hour, EjectMax: math.MaxInt64 / 4}, abc()...)
 	f.fail("a", 5)

@@ -90,6 +90,26 @@ func (e *Endpoint[T]) SetHealthy(now time.Time, healthy bool) (changed bool) {
 	return e.out.Or(unhealthy)&unhealthy == 0
 }
 
+// Recover ends an ejection early: something other than exchanges has found out that what made them fail is over. Its time
+// does not make the next one longer. It reports whether there was one.
+func (e *Endpoint[T]) Recover(now time.Time) (changed bool) {
+	s := e.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.at(now)
+	if at >= e.until.Load() {
+		return false
+	}
+	e.pardon(at)
+	return true
+}
+
+// pardon ends an ejection. The caller holds Set.mu.
+func (e *Endpoint[T]) pardon(at int64) {
+	e.until.Store(at)
+	e.ejections = max(0, e.ejections-1)
+}
+
 // restore takes back a reason for being out, and begins a slow start.
 func (e *Endpoint[T]) restore(now time.Time, reason uint32) (changed bool) {
 	if e.out.Load()&reason == 0 {

@@ -56,7 +56,7 @@ const (
 type Change struct {
 	From, To           State
 	At                 time.Time
-	Requests, Failures int // that led to it; none did when time alone made it half-open
+	Requests, Failures int // that led to it; none did when time alone made it half-open, or Recover closed it
 }
 
 // Breaker is the circuit breaker of one upstream. It is safe for concurrent use. While it is closed it takes no lock and
@@ -183,6 +183,26 @@ func (b *Breaker) probe(now time.Time) (t Ticket, retryAfter time.Duration, ok b
 	s.places--
 	s.leased = now
 	return Ticket{period: p, lease: s.lease}, 0, true
+}
+
+// Refuses reports whether exchanges are refused for lack of time since the last change: all of them, or those beside the
+// probes. After Options.OpenFor, the next exchange goes ahead in any case.
+func (b *Breaker) Refuses(now time.Time) bool {
+	p := b.current.Load()
+	return p.To != Closed && now.Sub(p.At) < b.o.OpenFor
+}
+
+// Recover closes a Breaker that has not changed since. Something other than exchanges has found out that what made them fail
+// is over. Admitted probes do not count any more. It reports whether anything changed.
+func (b *Breaker) Recover(since, now time.Time) (changed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.current.Load()
+	if p.To == Closed || p.At.After(since) {
+		return false
+	}
+	b.change(Change{From: p.To, To: Closed, At: now})
+	return true
 }
 
 // Done says what became of an exchange that was admitted with t. It takes the zero Ticket, and does nothing with it.

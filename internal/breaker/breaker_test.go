@@ -472,3 +472,39 @@ func BenchmarkRefusal(b *testing.B) {
 		breaker.Admit(now)
 	}
 }
+
+func TestRecoverClosesWhatOpenedBefore(t *testing.T) {
+	b, c := opened(t, Options{OpenFor: 5 * time.Second})
+	at := c.now
+	if b.Recover(at.Add(-1), c.now) {
+		t.Error("what was found out before it opened closed it")
+	}
+	want(t, b, Open, "after that")
+	c.pass(time.Second)
+	if !b.Refuses(c.now) || !b.Recover(at, c.now) || b.Refuses(c.now) {
+		t.Error("it refused nothing, or Recover did not change that")
+	}
+	want(t, b, Closed, "after Recover")
+	if got := b.Last(); got != (Change{From: Open, To: Closed, At: c.now}) {
+		t.Errorf("Last() = %+v; want open to closed", got)
+	}
+	if b.Recover(at, c.now) {
+		t.Error("a closed one was closed again")
+	}
+
+	b, c = halfOpened(t, Options{Probes: 1})
+	ticket, _, _ := b.Admit(c.now)
+	if !b.Refuses(c.now) || !b.Recover(c.now, c.now) {
+		t.Error("a half-open one refuses nothing, or Recover did not close it")
+	}
+	b.Done(c.now, ticket, Failure)
+	want(t, b, Closed, "after a probe of earlier has failed")
+}
+
+func TestBreakerRefusesNothingAfterItsTime(t *testing.T) {
+	b, c := opened(t, Options{OpenFor: 5 * time.Second})
+	c.pass(5 * time.Second)
+	if b.Refuses(c.now) {
+		t.Error("it refuses the exchange that would be its probe")
+	}
+}

@@ -37,6 +37,7 @@ type Endpoint struct {
 	gate      *admission.Gate // nil without MaxActive
 
 	trusted atomic.Int64            // since when again, in nanoseconds of Unix time; 0: it always was. See Distrust
+	joined  time.Time
 	checked atomic.Pointer[Checked] // the last health check; nil: none yet
 
 	mu       sync.Mutex // guards what follows
@@ -49,6 +50,7 @@ func newEndpoint(u *Upstream, id, address string, s *Server) *Endpoint {
 	e := &Endpoint{
 		up: u, o: &u.o, id: id, address: address, server: s, peer: u.o.Peer, groups: groups{base: time.Now()},
 	}
+	e.joined = e.groups.base
 	e.peer.ServerName = s.ServerName
 	if u.o.Pool.MaxActive > 0 {
 		e.gate = admission.NewGate(u.o.Pool.MaxActive)

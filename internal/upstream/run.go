@@ -51,6 +51,11 @@ func (q *events) put(e Event) {
 		q.waiting = append(q.waiting, e)
 	}
 	q.mu.Unlock()
+	q.wake()
+}
+
+// wake has Run look for events and for endpoints to recover.
+func (q *events) wake() {
 	select {
 	case q.some <- struct{}{}:
 	default:
@@ -74,8 +79,8 @@ func (u *Upstream) tell(e Event) {
 	u.events.put(e)
 }
 
-// Run keeps an Upstream up to date until ctx is done or it is retired: it looks names up, again and again, and checks
-// endpoints as Options.Check says. It tells each Event to told, unless that is nil; nothing but further events waits for
+// Run keeps an Upstream up to date until ctx is done or it is retired: it looks names up, again and again, checks
+// endpoints as Options.Check says, and tries those that get no exchanges. It tells each Event to told, unless that is nil; nothing but further events waits for
 // told. It is called once. All goroutines that it starts have ended when it returns.
 func (u *Upstream) Run(ctx context.Context, told func(Event)) {
 	var group sync.WaitGroup
@@ -100,6 +105,7 @@ func (u *Upstream) Run(ctx context.Context, told func(Event)) {
 		case <-u.over:
 			return
 		case <-u.events.some:
+			u.recoverEndpoints(ctx, &group)
 			for _, e := range u.events.take() {
 				if told != nil {
 					told(e)

@@ -47,6 +47,8 @@ type Upstream struct {
 	events events                    // for Run to tell
 	fresh  chan struct{}             // holds one when list has changed, for health checks
 
+	recovery recovery // of endpoints that get no exchanges
+
 	failing bool // the last round of lookups failed; belongs to answered
 
 	mu      sync.Mutex // held to change set and list; guards what follows
@@ -63,7 +65,7 @@ type place struct {
 // New returns an Upstream without any connection. Names are not looked up before Run.
 func New(o Options) *Upstream {
 	u := &Upstream{
-		o: o, over: make(chan struct{}), events: newEvents(), fresh: make(chan struct{}, 1),
+		o: o, over: make(chan struct{}), events: newEvents(), fresh: make(chan struct{}, 1), recovery: newRecovery(),
 		budget: breaker.NewBudget(o.Retry.Budget, leastRetries, budgetWindow), dialer: conn.NewDialer(o.Bind),
 	}
 	for _, der := range o.Identity.Certificate.Certificate {
@@ -282,6 +284,7 @@ func (u *Upstream) update(now time.Time, specs []balance.Spec, places map[string
 	case u.fresh <- struct{}{}:
 	default:
 	}
+	u.events.wake()
 }
 
 // open makes an endpoint that joins. update holds mu.

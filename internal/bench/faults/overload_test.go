@@ -44,6 +44,29 @@ func TestCircuitBreakerOpensAndCloses(t *testing.T) {
 	s.end("Overload", "an upstream that resets everything, for the circuit breaker", l)
 }
 
+// An upstream that is down and back is used again at once, however long the circuit breaker is to stay open.
+func TestCircuitBreakerClosesWhenTheUpstreamIsBack(t *testing.T) {
+	s := set(t, 1, settings{"upstream.default.circuit_breaker.open_for": `"1h"`})
+	e := s.endpoints[0]
+	l := s.load()
+	l.requests = 0
+	state := func(name string) func() bool {
+		return func() bool { return s.proxy.metric("mtls_proxy_circuit_breaker_state", `state="`+name+`"`) == 1 }
+	}
+	l.play = func() {
+		l.more(20)
+		e.down()
+		s.proxy.until("the circuit breaker is open", state("open"))
+		l.more(50)
+		e.up()
+		s.proxy.until("the circuit breaker is closed", state("closed"))
+		l.more(20)
+	}
+	tally := l.run()
+	s.only(tally, everything, "200", "502 connection_refused", "502 connection_reset", "502 response_reset", "503 circuit_breaker_open")
+	s.end("Overload", "killed, and back, with `circuit_breaker.open_for = \"1h\"`", l)
+}
+
 // At twice the load that it may carry, whoever is let in is served as usual, the rest hears so in time, and operators
 // see what goes on.
 func TestTwiceTheLoadItCanCarry(t *testing.T) {

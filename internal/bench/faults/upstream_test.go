@@ -310,7 +310,8 @@ func TestEachOfThreeEndpointsFailsInTurn(t *testing.T) {
 	s.end("One of three endpoints", "each in turn: killed, restarted, its packets vanish", l)
 }
 
-// Two endpoints were put aside and work again; before their time is over, the third is lost. They are needed then.
+// Two endpoints were put aside for their answers and work again; before their time is over, the third is lost. They are needed
+// then.
 func TestTheLastEndpointInUseFails(t *testing.T) {
 	s := set(t, 3)
 	l := s.load()
@@ -321,18 +322,18 @@ func TestTheLastEndpointInUseFails(t *testing.T) {
 	a, b, last := s.endpoints[0], s.endpoints[1], s.endpoints[2]
 	l.play = func() {
 		l.more(20)
-		a.down()
+		a.trouble.Store(unavailable(""))
 		s.proxy.until("the first is put aside", ejected(1))
-		a.up()
-		b.down()
+		a.heal()
+		b.trouble.Store(unavailable(""))
 		s.proxy.until("the second is put aside", ejected(2))
-		b.up()
+		b.heal()
 		last.down()
 		l.more(200)
 		last.up()
 	}
 	tally := l.run()
-	s.only(tally, everything, "200", "502 connection_refused", "502 response_reset")
+	s.only(tally, everything, "200", "503", "502 connection_refused", "502 response_reset")
 	if failed := l.made() - tally.sum()["200"]; failed > 20 {
 		t.Errorf("%d requests failed, want no more than it takes to notice that the third is lost", failed)
 	}
