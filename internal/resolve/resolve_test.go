@@ -243,8 +243,8 @@ func TestLookupIsMadeAgainBesideOneThatHangs(t *testing.T) {
 	z := &zone{addrs: map[string]string{"a.test": "192.0.2.1"}, takes: time.Hour}
 	inBubble(t, z, Options{Hosts: []string{"a.test:1"}}, func(t *testing.T, r *Resolver) {
 		sleep(3500 * time.Millisecond)
-		if z.most > 2 {
-			t.Errorf("%d lookups at the same time; want 2 at most", z.most)
+		if z.most > 3 { // the first, and one that begins just as another ends
+			t.Errorf("%d lookups at the same time; want 3 at most", z.most)
 		}
 		z.mu.Lock()
 		z.takes = time.Millisecond

@@ -36,7 +36,7 @@ type Endpoint struct {
 	groups    groups
 	gate      *admission.Gate // nil without MaxActive
 
-	trusted atomic.Int64            // since when again, in nanoseconds of Unix time; 0: it always was. See Distrust
+	trusted atomic.Int64 // since when again, in nanoseconds of Unix time; 0: it always was. See Distrust
 	joined  time.Time
 	checked atomic.Pointer[Checked] // the last health check; nil: none yet
 

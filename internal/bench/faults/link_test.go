@@ -145,7 +145,7 @@ func TestLinkGoesDown(t *testing.T) {
 				if endpoints > 1 {
 					s.only(tally, idempotent, "200")
 				}
-				s.only(tally, everything, "200", "502 network_unreachable", "504 connection_timeout", "504 response_header_timeout", "503 circuit_breaker_open")
+				s.only(tally, everything, "200", "502 network_unreachable", "504 connection_timeout", "504 tls_handshake_timeout", "504 response_header_timeout", "503 circuit_breaker_open")
 			}
 			s.end(table, "its link is down", l)
 		})

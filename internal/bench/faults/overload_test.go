@@ -152,7 +152,7 @@ func TestProxyStandsStill(t *testing.T) {
 		}
 	}
 	tally := l.run()
-	s.only(tally, everything, "200", "504 response_header_timeout", "504 connection_timeout")
+	s.only(tally, everything, "200", "504 response_header_timeout", "504 connection_timeout", "504 tls_handshake_timeout")
 	s.endpoints[0].heal()
 	s.end("Overload", "the proxy itself stands still for 150 ms, now and again", l)
 }

@@ -195,11 +195,11 @@ func faults() []fault {
 		{name: "reset in the response's body", begin: troubled(resetsAfter(halfBody)), answers: []string{cut, answerReset}},
 		{name: "bodies end half way", begin: troubled(truncates()), answers: []string{cut}},
 		{name: "closes behind each response", begin: troubled(closesIdle()), answers: []string{answerReset}, hidden: safe},
-		{name: "no answer", begin: troubled(hangs()), answers: []string{responseTimeout, connectTimeout}, hidden: idempotent, timed: true},
+		{name: "no answer", begin: troubled(hangs()), answers: []string{responseTimeout, connectTimeout, tlsTimeout}, hidden: idempotent, timed: true},
 		{
 			name:    "bodies of requests are not read",
 			begin:   troubled(stopsReading()),
-			answers: []string{responseTimeout, connectTimeout, "504 request_timeout", "408 request_body_timeout"},
+			answers: []string{responseTimeout, connectTimeout, tlsTimeout, "504 request_timeout", "408 request_body_timeout"},
 			hidden:  safe,
 			timed:   true,
 			body:    4 << 20,
@@ -222,7 +222,7 @@ func faults() []fault {
 				e.heal()
 				e.up()
 			},
-			answers: []string{connectTimeout, responseTimeout, answerReset}, // responseTimeout: as above
+			answers: []string{connectTimeout, tlsTimeout, responseTimeout, answerReset}, // responseTimeout: as above
 			hidden:  safe,
 			timed:   true,
 		},
@@ -230,7 +230,7 @@ func faults() []fault {
 		{
 			name:    "its packets vanish",
 			begin:   func(e *endpoint) { e.filter(true) },
-			answers: []string{connectTimeout, responseTimeout},
+			answers: []string{connectTimeout, tlsTimeout, responseTimeout},
 			hidden:  idempotent,
 			timed:   true,
 		},
