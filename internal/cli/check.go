@@ -14,6 +14,7 @@ import (
 
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
 	"github.com/mtls-proxy/mtls-proxy/internal/service"
+	"github.com/mtls-proxy/mtls-proxy/internal/systemd"
 )
 
 func (p *program) checkCommand() *cobra.Command {
@@ -23,7 +24,8 @@ func (p *program) checkCommand() *cobra.Command {
 		Short: "Look for mistakes in the configuration and the files it names",
 		Long: `check reads the configuration, loads every certificate, key and CA that it
 names, and refuses files that others may write to. It opens no port and no
-connection. All problems go to stderr, each with its place.`,
+connection. All problems go to stderr, each with its place. The file that the
+installed service runs with is also compared with its units.`,
 		Example: `  mtls-proxy check
   mtls-proxy check ./config.toml`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -48,36 +50,39 @@ connection. All problems go to stderr, each with its place.`,
 }
 
 func (p *program) check(ctx context.Context, src source) error {
-	cfg, err := src.load()
+	unit := src.unit(ctx)
+	cfg, err := src.load(unit.Names())
 	if err != nil {
 		return service.BadConfiguration{Err: err}
 	}
-	found, err := service.Check(ctx, cfg)
+	found, err := service.Check(ctx, cfg, unit)
 	for _, w := range found.Warnings {
 		fmt.Fprintf(p.err, "warning: %s\n", w)
 	}
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(p.out, summary(cfg, found))
+	_, err = io.WriteString(p.out, summary(cfg, found, unit))
 	return err
 }
 
 // summary is what a sound configuration amounts to.
-func summary(cfg *config.Config, found service.Found) string {
+func summary(cfg *config.Config, found service.Found, unit *systemd.Unit) string {
 	var b strings.Builder
 	files := "no file, flags alone"
 	if len(cfg.Files) > 0 {
 		files = strings.Join(cfg.Files, " ")
 	}
 	fmt.Fprintf(&b, "sound: %s\n", files)
-	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	table, passed := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0), unit.Passed()
 	for _, name := range slices.Sorted(maps.Keys(cfg.Listener)) {
-		address := strings.Join(cfg.Listener[name].Address, " ")
-		if address == "" {
+		address, from := strings.Join(cfg.Listener[name].Address, " "), ""
+		if in := passed[name]; len(in) > 0 {
+			address, from = strings.Join(in, " "), "from systemd"
+		} else if address == "" {
 			address = "socket from systemd"
 		}
-		fmt.Fprintf(table, "listener\t%s\t%s\t\n", name, address)
+		fmt.Fprintf(table, "listener\t%s\t%s\t%s\n", name, address, from)
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Upstream)) {
 		u := cfg.Upstream[name]

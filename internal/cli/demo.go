@@ -57,7 +57,7 @@ func (p *program) runDemo(ctx context.Context, s demo.Setup, listen string, read
 	}}
 	return service.Run(ctx, service.Options{
 		Version: p.version,
-		Load:    func() (*config.Config, error) { return config.Load("", options) },
+		Load:    func([]string) (*config.Config, error) { return config.Load("", options) },
 		Stderr:  p.err,
 		Ready:   func(st service.Status) { ready("http://" + st.Listeners[0].Addresses[0]) },
 	})

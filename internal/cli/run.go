@@ -1,11 +1,16 @@
 package cli
 
 import (
+	"cmp"
+	"context"
+	"path/filepath"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
 	"github.com/mtls-proxy/mtls-proxy/internal/service"
+	"github.com/mtls-proxy/mtls-proxy/internal/systemd"
 )
 
 // runFlags are the flags of run. Each is the value of one key of the
@@ -55,7 +60,29 @@ type source struct {
 	options config.Options
 }
 
-func (s source) load() (*config.Config, error) { return config.Load(s.path, s.options) }
+// load reads the configuration for a service that gets sockets of these names.
+func (s source) load(sockets []string) (*config.Config, error) {
+	s.options.Sockets = sockets
+	return config.Load(s.path, s.options)
+}
+
+// unit returns the installed unit if that runs the file, and nil otherwise.
+func (s source) unit(ctx context.Context) *systemd.Unit {
+	if s.path == "" {
+		return nil
+	}
+	u := systemd.LookUp(ctx)
+	if u == nil || !samePath(cmp.Or(u.Config, defaultConfigFile), s.path) {
+		return nil
+	}
+	return u
+}
+
+func samePath(a, b string) bool {
+	a, errA := filepath.Abs(a)
+	b, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && a == b
+}
 
 // source decides between the file and the flags. A command line that names the
 // upstream is complete: the default file is not read then, since what is in it

@@ -35,7 +35,8 @@ func (p *program) showConfig(cmd *cobra.Command, flags *runFlags, format string)
 	if format != formatText && format != formatTOML && format != formatJSON {
 		return usagef("--format is text, toml or json, not %q", format)
 	}
-	cfg, err := p.source(cmd, flags).load()
+	src := p.source(cmd, flags)
+	cfg, err := src.load(src.unit(cmd.Context()).Names())
 	if err != nil {
 		return service.BadConfiguration{Err: err}
 	}

@@ -445,3 +445,32 @@ func TestTablesStartFromTheDefaultsAndNotFromEachOther(t *testing.T) {
 		t.Errorf("upstreams are %v", names)
 	}
 }
+
+func TestListenersTakeTheirAddressFromPassedSockets(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		text    string
+		sockets []string
+		want    map[string][]string
+	}{
+		{"no socket", "[listener.payments]\naddress = \"127.0.0.1:8080\"\n", nil, map[string][]string{"payments": {"127.0.0.1:8080"}}},
+		{"no table", "", []string{"http"}, map[string][]string{"http": nil}},
+		{"another table, on the address that is http's by default", "[listener.payments]\naddress = \"127.0.0.1:8080\"\n", []string{"http"},
+			map[string][]string{"payments": {"127.0.0.1:8080"}, "http": nil}},
+		{"a table without an address", "[listener.http]\n[listener.payments]\n", []string{"http", "payments"},
+			map[string][]string{"http": nil, "payments": nil}},
+		{"an address in vain", "[listener.http]\naddress = \"127.0.0.1:9090\"\n", []string{"http"}, map[string][]string{"http": {"127.0.0.1:9090"}}},
+		{"a socket that only a table may have", "", []string{"payments"}, map[string][]string{"http": {"127.0.0.1:8080"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := folderWith(t, map[string]string{"config.toml": smallest + tt.text})
+			got := make(map[string][]string)
+			for name, l := range mustLoad(t, filepath.Join(dir, "config.toml"), Options{Sockets: tt.sockets}).Listener {
+				got[name] = l.Address
+			}
+			if !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("listeners %v, want %v", got, tt.want)
+			}
+		})
+	}
+}

@@ -18,6 +18,9 @@ type Options struct {
 	Overrides []Override
 	// CredentialsDirectory replaces $CREDENTIALS_DIRECTORY.
 	CredentialsDirectory string
+	// Sockets are the names of the sockets that the service manager passes. A listener that has one takes its addresses
+	// from it unless a file or flag sets them, and the default listener is there if its socket is.
+	Sockets []string
 }
 
 // Override is the value of one key, given on the command line. Lists take all
@@ -44,6 +47,9 @@ type source struct {
 	file string // as the operator would name it
 	data []byte
 }
+
+// defaultListener is there without a table if no other is, or if the service manager passes a socket of that name.
+const defaultListener = "http"
 
 // dropInFolder stands beside the main file.
 const dropInFolder = "conf.d"
@@ -147,11 +153,11 @@ func parse(sources []source, o Options, problems Problems, whole bool) (*Config,
 	for _, over := range o.Overrides {
 		r.override(over)
 	}
-	cfg := r.config()
+	cfg := r.config(o.Sockets)
 	cfg.Files = files
 	unusable := r.decode(cfg, o.CredentialsDirectory)
 	if whole {
-		v := validation{reader: r, cfg: cfg, unusable: unusable, top: top(files)}
+		v := validation{reader: r, cfg: cfg, sockets: o.Sockets, unusable: unusable, top: top(files)}
 		v.run()
 	}
 	if problems = append(problems, r.problems...); len(problems) > 0 {
@@ -264,7 +270,7 @@ func (r *reader) meant(o Override) (path []string, ok bool) {
 	}
 	fallback := "default"
 	if path[0] == "listener" {
-		fallback = "http"
+		fallback = defaultListener
 	}
 	names := r.names(path[0])
 	switch {
@@ -292,9 +298,9 @@ func (r *reader) names(kind string) []string {
 }
 
 // config returns the defaults with a table for each name that occurs.
-func (r *reader) config() *Config {
+func (r *reader) config(sockets []string) *Config {
 	cfg := Default()
-	identity, trust, upstream, listener, route := *cfg.Identity["default"], *cfg.Trust["default"], *cfg.Upstream["default"], *cfg.Listener["http"], cfg.Route[0]
+	identity, trust, upstream, listener, route := *cfg.Identity["default"], *cfg.Trust["default"], *cfg.Upstream["default"], *cfg.Listener[defaultListener], cfg.Route[0]
 	cfg.Identity, cfg.Trust, cfg.Upstream = map[string]*Identity{}, map[string]*Trust{}, map[string]*Upstream{}
 	cfg.Listener = map[string]*Listener{}
 	for _, name := range r.names("identity") {
@@ -310,14 +316,18 @@ func (r *reader) config() *Config {
 	}
 	for _, name := range r.names("listener") {
 		l := clone(listener)
-		if name != "http" {
-			l.Address = nil // only one can have the default
+		if name != defaultListener || slices.Contains(sockets, name) {
+			l.Address = nil // only one can have the default, and only where it is ours to bind
 		}
 		l.AllowedHosts = slices.Clone(l.AllowedHosts)
 		cfg.Listener[name] = l
 	}
-	if len(cfg.Listener) == 0 {
-		cfg.Listener["http"] = clone(listener)
+	passed := slices.Contains(sockets, defaultListener)
+	if cfg.Listener[defaultListener] == nil && (passed || len(cfg.Listener) == 0) {
+		if passed {
+			listener.Address = nil
+		}
+		cfg.Listener[defaultListener] = clone(listener)
 	}
 	cfg.Route = slices.Repeat([]Route{route}, r.routes)
 	for i := range cfg.Route {

@@ -14,6 +14,7 @@ import (
 type validation struct {
 	*reader
 	cfg      *Config
+	sockets  []string        // names of those that the service manager passes
 	unusable map[string]bool // keys whose value was refused; nothing is concluded from them
 	top      Origin          // where the files begin
 }
@@ -127,7 +128,7 @@ func (v *validation) listeners() {
 	for _, name := range slices.Sorted(maps.Keys(v.cfg.Listener)) {
 		l := v.cfg.Listener[name]
 		path := []string{"listener", name, "address"}
-		if !v.set(path...) && len(l.Address) == 0 {
+		if !v.set(path...) && len(l.Address) == 0 && !slices.Contains(v.sockets, name) {
 			v.needs("", "set it, or write address = [] when a systemd socket with FileDescriptorName="+name+" takes its place", path...)
 		}
 		var hasUnix bool

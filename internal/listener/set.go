@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -87,7 +88,9 @@ func (s *Set) Prepare(specs []Spec) (*Change, error) {
 	s.mu.Unlock()
 
 	c := &Change{set: s, now: make(map[string][]*Socket, len(specs)), moved: make(map[*Socket]*Socket)}
-	errs := s.claims(specs)
+	passed, errs := s.passed()
+	warnings, wrong := Judge(specs, passed)
+	c.warnings, errs = warnings, append(errs, wrong...)
 	if len(errs) == 0 {
 		for _, spec := range specs {
 			errs = append(errs, c.prepare(spec, current)...)
@@ -100,11 +103,10 @@ func (s *Set) Prepare(specs []Spec) (*Change, error) {
 	return c, nil
 }
 
-// claims checks what can be known without binding anything: that names and
-// addresses are used once, and that no inherited socket is left over. Callers
-// of such a socket would wait for ever, since the service manager listens and
-// nobody accepts.
-func (s *Set) claims(specs []Spec) (errs []error) {
+// Judge compares specs with the sockets that the service manager passes, which are addresses by name, and binds nothing.
+// An error is a name or an address used twice, a listener that nothing leads to, or a socket that no listener accepts on:
+// its callers would wait for ever. A warning is an address that a passed socket replaces.
+func Judge(specs []Spec, passed map[string][]string) (warnings []string, errs []error) {
 	names := make([]string, 0, len(specs))
 	owner := make(map[string]string)
 	for _, spec := range specs {
@@ -112,21 +114,22 @@ func (s *Set) claims(specs []Spec) (errs []error) {
 			errs = append(errs, fmt.Errorf("listener %q: it is there twice", spec.Name))
 		}
 		names = append(names, spec.Name)
-		for _, in := range s.inherited[spec.Name] {
-			if in.Acceptor == nil {
-				errs = append(errs, fmt.Errorf("listener %q: the inherited socket %s is neither TCP nor Unix", spec.Name, in.Address))
-			}
-		}
-		if len(s.inherited[spec.Name]) > 0 {
-			continue
-		}
-		if len(spec.Addresses) == 0 {
-			errs = append(errs, fmt.Errorf("listener %q: it has no address, and the service manager passed no socket of that name", spec.Name))
-		}
 		places, err := parse(spec)
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if in := passed[spec.Name]; len(in) > 0 {
+			for _, p := range places {
+				if !slices.Contains(in, p.address) && !slices.Contains(in, p.tcp.String()) {
+					warnings = append(warnings, fmt.Sprintf("listener %q: address %s has no effect: systemd listens on %s for it; "+
+						"change ListenStream= of its socket unit", spec.Name, p.address, strings.Join(in, " ")))
+				}
+			}
+			continue
+		}
+		if len(spec.Addresses) == 0 {
+			errs = append(errs, fmt.Errorf("listener %q: it has no address, and the service manager passes no socket of that name", spec.Name))
 		}
 		for _, p := range places {
 			if first, taken := owner[p.address]; taken && !p.anyPort {
@@ -135,30 +138,39 @@ func (s *Set) claims(specs []Spec) (errs []error) {
 			owner[p.address] = spec.Name
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.inherited)) {
+	for _, name := range slices.Sorted(maps.Keys(passed)) {
 		if !slices.Contains(names, name) {
 			errs = append(errs, fmt.Errorf("socket %q of the service manager (%s): no listener has that name; configured: %s; "+
-				"set FileDescriptorName= in its socket unit, or stop that unit", name, addresses(s.inherited[name]), quoted(names)))
+				"add [listener.%s] to the configuration, or set FileDescriptorName= in the socket unit to a listener's name",
+				name, strings.Join(passed[name], " "), quoted(names), key(name)))
 		}
 	}
-	return errs
+	return warnings, errs
+}
+
+// passed is the inherited sockets as Judge wants them.
+func (s *Set) passed() (sockets map[string][]string, errs []error) {
+	sockets = make(map[string][]string, len(s.inherited))
+	for _, name := range slices.Sorted(maps.Keys(s.inherited)) {
+		for _, in := range s.inherited[name] {
+			sockets[name] = append(sockets[name], in.Address)
+			if in.Acceptor == nil {
+				errs = append(errs, fmt.Errorf("listener %q: the inherited socket %s is neither TCP nor Unix", name, in.Address))
+			}
+		}
+	}
+	return sockets, errs
 }
 
 // prepare adds the sockets of one listener to the Change.
 func (c *Change) prepare(spec Spec, current map[string][]*Socket) (errs []error) {
+	if in := c.set.inherited[spec.Name]; len(in) > 0 {
+		c.now[spec.Name] = in
+		return nil
+	}
 	places, err := parse(spec)
 	if err != nil {
 		return []error{err}
-	}
-	if in := c.set.inherited[spec.Name]; len(in) > 0 {
-		c.now[spec.Name] = in
-		for _, p := range places {
-			if !slices.ContainsFunc(in, func(s *Socket) bool { return s.Address == p.address }) {
-				c.warnings = append(c.warnings, fmt.Sprintf("listener %q: address %s is not used: the service manager passed %s under that name",
-					spec.Name, p.address, addresses(in)))
-			}
-		}
-		return nil
 	}
 	gid, err := lookupGroup(spec.UnixGroup)
 	if err != nil {
@@ -304,12 +316,14 @@ func address(a net.Addr) string {
 	return a.String()
 }
 
-func addresses(socks []*Socket) string {
-	all := make([]string, len(socks))
-	for i, s := range socks {
-		all[i] = s.Address
+// key is name as TOML wants it in the name of a table.
+func key(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool {
+		return r != '_' && r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) {
+		return strconv.Quote(name)
 	}
-	return strings.Join(all, " ")
+	return name
 }
 
 func quoted(names []string) string {

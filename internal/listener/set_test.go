@@ -191,7 +191,7 @@ func TestInheritedSocketsReplaceAddresses(t *testing.T) {
 	unused := free(t)
 	s := NewSet(map[string][]net.Listener{"http": {v4, v6}})
 	c := prepare(t, s, tcp("http", v4.Addr().String(), unused))
-	if w := c.Warnings(); len(w) != 1 || !strings.Contains(w[0], unused+" is not used") {
+	if w := c.Warnings(); len(w) != 1 || !strings.Contains(w[0], unused+" has no effect") {
 		t.Errorf("Warnings() = %q; want one about %s", w, unused)
 	}
 	now, _ := c.Commit()
@@ -213,7 +213,7 @@ func TestInheritedSocketThatNoListenerUsesIsAnError(t *testing.T) {
 	s := NewSet(map[string][]net.Listener{"web": {web}})
 	_, err := s.Prepare([]Spec{tcp("http", "127.0.0.1:0"), tcp("api", "127.0.0.1:0")})
 	want := `socket "web" of the service manager (` + web.Addr().String() + `): no listener has that name; configured: "http", "api"; ` +
-		"set FileDescriptorName= in its socket unit, or stop that unit"
+		"add [listener.web] to the configuration, or set FileDescriptorName= in the socket unit to a listener's name"
 	if err == nil || err.Error() != want {
 		t.Errorf("Prepare() = %v\nwant %s", err, want)
 	}
@@ -253,7 +253,11 @@ func TestLocalhostIsBothLoopbackAddresses(t *testing.T) {
 	a := free(t)
 	_, port, _ := net.SplitHostPort(a)
 	s := newSet(t, tcp("http", "localhost:"+port))
-	if got, want := addresses(s.Sockets()), "127.0.0.1:"+port+" [::1]:"+port; got != want {
+	var got []string
+	for _, sock := range s.Sockets() {
+		got = append(got, sock.Address)
+	}
+	if got, want := strings.Join(got, " "), "127.0.0.1:"+port+" [::1]:"+port; got != want {
 		t.Errorf("localhost became %s; want %s", got, want)
 	}
 }

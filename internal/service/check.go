@@ -11,6 +11,7 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/identity"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
+	"github.com/mtls-proxy/mtls-proxy/internal/systemd"
 	"github.com/mtls-proxy/mtls-proxy/internal/trust"
 )
 
@@ -20,10 +21,11 @@ type Found struct {
 	Warnings   []string
 }
 
-// Check loads everything that cfg names, as a start would, and looks at who
-// may write to it. It opens no port and no connection, and reports all it
-// found to be wrong as one BadConfiguration.
-func Check(ctx context.Context, cfg *config.Config) (Found, error) {
+// Check loads everything that cfg names, as a start would, looks at who may
+// write to it, and judges cfg by the installed unit; unit is nil where none
+// runs it. It opens no port and no connection, and reports all it found to be
+// wrong as one BadConfiguration.
+func Check(ctx context.Context, cfg *config.Config, unit *systemd.Unit) (Found, error) {
 	var (
 		found Found
 		errs  []error
@@ -40,6 +42,9 @@ func Check(ctx context.Context, cfg *config.Config) (Found, error) {
 	}
 	if _, err := adminSettings(cfg); err != nil {
 		errs = append(errs, err)
+	}
+	if unit != nil {
+		errs = append(errs, found.beside(cfg, unit)...)
 	}
 	if len(errs) > 0 {
 		return found, BadConfiguration{located(cfg, errors.Join(errs...))}
@@ -65,7 +70,7 @@ func (f *Found) loaded(identities []*identity.Identity, bundles []*trust.Bundle)
 // names the file. Where that cannot be done for all of it, err stays as it is.
 func located(cfg *config.Config, err error) error {
 	var found config.Problems
-	if _, is := errors.AsType[config.Problems](err); is || !locate(cfg, err, &found) {
+	if !locate(cfg, err, &found) {
 		return err
 	}
 	return found
@@ -80,7 +85,11 @@ func locate(cfg *config.Config, err error, found *config.Problems) bool {
 		}
 		*found = append(*found, config.Problem{Origin: cfg.Origin(key), Key: key, Fact: fact, Hint: hint})
 	}
-	if p, is := err.(*identity.Problem); is { //nolint:errorlint // each layer is looked at in its turn
+	if p, is := err.(config.Problems); is { //nolint:errorlint // each layer is looked at in its turn
+		*found = append(*found, p...)
+		return true
+	}
+	if p, is := err.(*identity.Problem); is { //nolint:errorlint // likewise
 		add(p.File, p.Fact, p.Hint, p.Err)
 		return true
 	}

@@ -6,8 +6,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -47,11 +49,14 @@ const (
 // Options is what the program knows before any configuration is read.
 type Options struct {
 	Version string
-	Load    func() (*config.Config, error) // called at the start and for every reload
-	Config  string                         // the file it reads, for people; "" when flags say it all
+	Config  string // the file it reads, for people; "" when flags say it all
 	Stderr  io.Writer
 	Journal bool         // Stderr ends in the journal: why a start fails is a record of its own there
 	Ready   func(Status) // called once, when callers are served; nil for nobody
+
+	// Load reads the configuration, at the start and for every reload. sockets are the names of those that the service
+	// manager passed.
+	Load func(sockets []string) (*config.Config, error)
 }
 
 // BadConfiguration is an error that ends when the configuration, or a file it
@@ -135,7 +140,9 @@ func record(err error) error {
 
 func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan os.Signal) (err error) {
 	inherited := systemd.Inherit()
-	cfg, err := o.Load()
+	sockets := slices.Sorted(maps.Keys(inherited.Listeners))
+	load := func() (*config.Config, error) { return o.Load(sockets) }
+	cfg, err := load()
 	if err != nil {
 		return BadConfiguration{err}
 	}
@@ -168,7 +175,7 @@ func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan 
 	})}
 	s.logging = &logSettings{log: log, stderr: o.Stderr, now: logOptions(cfg, o.Stderr)}
 	s.reloader = reload.New(reload.Options{
-		Load:      o.Load,
+		Load:      load,
 		Build:     s.build,
 		Store:     s.store,
 		Parts:     []reload.Part{s.listeners, s.admin, s.logging},

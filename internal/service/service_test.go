@@ -61,7 +61,7 @@ func (s *site) renew(t *testing.T) {
 func (s *site) socket() string { return filepath.Join(s.dir, "admin.sock") }
 
 // load is what flags on the command line would give.
-func (s *site) load() (*config.Config, error) {
+func (s *site) load([]string) (*config.Config, error) {
 	set := func(key, value string) config.Override {
 		return config.Override{Flag: "--test", Key: key, Values: []string{value}}
 	}
@@ -197,11 +197,11 @@ func TestCheckReportsEveryFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cfg, err := s.load()
+	cfg, err := s.load(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Check(t.Context(), cfg)
+	_, err = Check(t.Context(), cfg, nil)
 	if found, ok := errors.AsType[config.Problems](err); !ok || len(found) != 2 ||
 		found[0].Key != "identity.default.key" || found[1].Key != "trust.default.ca" || found[0].Origin.Flag != "--test" {
 		t.Errorf("Check = %v, want a problem with identity.default.key and one with trust.default.ca", err)
