@@ -24,7 +24,7 @@ type Spec struct {
 	Addresses []string
 
 	UnixMode  os.FileMode // 0 means DefaultUnixMode
-	UnixGroup string      // name or number; "" leaves the group that the kernel chose
+	UnixGroup string      // name or number; "" means that of this process
 }
 
 // Acceptor is what both kinds of listening socket can do: *net.TCPListener and

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -21,14 +22,13 @@ const probeTimeout = time.Second
 // permissions are those of a Unix socket's file, which decide who may connect.
 type permissions struct {
 	mode os.FileMode // 0 means DefaultUnixMode
-	gid  int         // -1 means the group that the kernel chose
+	gid  int
 }
 
 // socketFile is the file of a Unix socket that we bound.
 type socketFile struct {
 	path     string
 	dev, ino uint64
-	gid      int // as the kernel chose it
 }
 
 // bindUnix listens at path. A file of a socket on which nobody answers any more
@@ -77,7 +77,7 @@ func identify(path string) (*socketFile, error) {
 		return nil, err
 	}
 	_ = unix.Close(fd)
-	f.dev, f.ino, f.gid = st.Dev, st.Ino, int(st.Gid)
+	f.dev, f.ino = st.Dev, st.Ino
 	return f, nil
 }
 
@@ -106,9 +106,6 @@ func (f *socketFile) apply(perm permissions) (undo func(), err error) {
 	if perm.mode == 0 {
 		perm.mode = DefaultUnixMode
 	}
-	if perm.gid < 0 {
-		perm.gid = f.gid
-	}
 	fd, st, err := f.open()
 	if err != nil {
 		return nil, err
@@ -128,13 +125,25 @@ func (f *socketFile) apply(perm permissions) (undo func(), err error) {
 		}
 		if err := unix.Fchownat(fd, "", -1, perm.gid, unix.AT_EMPTY_PATH); err != nil {
 			_ = os.Chmod(self, before.mode)
-			return nil, fmt.Errorf("give %s to group %s: %w; only root, or a member of that group, can", f.path, groupName(perm.gid), err)
+			return nil, fmt.Errorf("give %s to group %s: %w%s", f.path, groupName(perm.gid), err, whyNotGiven(err, perm.gid))
 		}
 	}
 	if err := os.Chmod(self, perm.mode); err != nil {
 		return nil, fmt.Errorf("set the mode of %s: %w", f.path, cause(err))
 	}
 	return func() { _, _ = f.apply(before) }, nil
+}
+
+// whyNotGiven is a hint for when the kernel refused a change of the group.
+func whyNotGiven(err error, gid int) string {
+	groups, e := os.Getgroups()
+	switch {
+	case !errors.Is(err, syscall.EPERM) || e != nil:
+		return ""
+	case gid == os.Getegid() || slices.Contains(groups, gid):
+		return "; under systemd, SystemCallFilter= has to allow fchownat"
+	}
+	return "; only a member of that group can: usermod -aG GROUP USER, then restart the service"
 }
 
 // ours reports whether the path still leads to the socket we bound.
@@ -193,10 +202,10 @@ func lstat(path string) (dev, ino uint64, err error) {
 	return st.Dev, st.Ino, nil
 }
 
-// lookupGroup returns the number of a group; -1 for "".
+// lookupGroup returns the number of a group. No name means our own, whatever group the folder gives to what is made in it.
 func lookupGroup(name string) (gid int, err error) {
 	if name == "" {
-		return -1, nil
+		return os.Getegid(), nil
 	}
 	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
 		return int(gid), nil

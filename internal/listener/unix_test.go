@@ -115,7 +115,7 @@ func TestUnixSocketIsNeverOpenToMoreThanItsMode(t *testing.T) {
 		}
 	})
 	for range 300 {
-		ln, f, err := bindUnix(path, permissions{mode: 0o620, gid: -1})
+		ln, f, err := bindUnix(path, permissions{mode: 0o620, gid: os.Getegid()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,15 +204,21 @@ func TestModeChangesInPlaceAndBackOnAbort(t *testing.T) {
 	}
 }
 
-func TestUnixSocketGoesToItsGroup(t *testing.T) {
+// otherGroup is a group that this process may give files to, beside its own if there is any.
+func otherGroup(t *testing.T) int {
+	t.Helper()
 	groups, err := os.Getgroups()
 	if err != nil {
 		t.Fatal(err)
 	}
-	gid := 1
-	if os.Geteuid() != 0 {
-		gid = slices.Max(append(groups, os.Getegid()))
+	if os.Geteuid() == 0 {
+		return 1
 	}
+	return slices.Max(append(groups, os.Getegid()))
+}
+
+func TestUnixSocketGoesToItsGroup(t *testing.T) {
+	gid := otherGroup(t)
 	path := filepath.Join(t.TempDir(), "x.sock")
 	group := func() int {
 		info, err := os.Lstat(path)
@@ -230,5 +236,23 @@ func TestUnixSocketGoesToItsGroup(t *testing.T) {
 	prepare(t, s, unixSpec(path, 0o660)).Commit()
 	if got := group(); got != os.Getegid() {
 		t.Errorf("group %d once none is configured; want %d as before", got, os.Getegid())
+	}
+}
+
+// In a folder with the set-group-ID bit, the kernel gives a new file the folder's group.
+func TestUnixSocketHasOurGroupWhateverThatOfItsFolder(t *testing.T) {
+	other := otherGroup(t)
+	folder := t.TempDir()
+	if err := errors.Join(os.Chown(folder, -1, other), os.Chmod(folder, 0o750|os.ModeSetgid)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "x.sock")
+	newSet(t, unixSpec(path, 0))
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := int(info.Sys().(*syscall.Stat_t).Gid); got != os.Getegid() {
+		t.Errorf("group %d; want our own, %d", got, os.Getegid())
 	}
 }

@@ -363,7 +363,6 @@ units_and_users_have_rates_of_their_own() {
   local socket=/run/mtls-proxy/lab.sock
   trap 'rm -f "$drop_ins/rates.toml"; systemctl restart mtls-proxy.service' EXIT
   cat >"$drop_ins/rates.toml" <<TOML
-[listener.http]
 [listener.lab]
 address = "unix:$socket"
 [[route]]
@@ -425,6 +424,52 @@ callers_are_logged() {
       and any(.MTLS_CALLER_UNIT == "another.service" and .MTLS_LISTENER == "lab" and .MTLS_CALLER == "user root")'
 }
 
+socket_owner() { stat --format='%U:%G %a' "/run/mtls-proxy/$1"; }
+
+a_listener_beside_the_installed_socket_needs_no_table_for_that() {
+  trap 'rm -f "$drop_ins/beside.toml"; systemctl restart mtls-proxy.service' EXIT
+  printf '[listener.payments]\naddress = "127.0.0.1:8091"\n' >"$drop_ins/beside.toml"
+  mtls-proxy check >/root/check
+  grep 'http .*127.0.0.1:8080 \[::1\]:8080 .*from systemd' /root/check
+  systemctl reload mtls-proxy
+  seen_serial
+  curl --fail --silent --show-error http://127.0.0.1:8091/
+  systemctl restart mtls-proxy
+  seen_serial
+  curl --fail --silent --show-error http://127.0.0.1:8091/
+}
+
+a_unix_socket_belongs_to_its_group_and_not_to_those_who_may_reload() {
+  local said
+  trap 'rm -f "$drop_ins/unix.toml"; gpasswd --delete mtls-proxy lab-billing; groupdel lab-billing; systemctl restart mtls-proxy.service' EXIT
+  groupadd lab-billing
+  printf '[listener.billing]\naddress = "unix:/run/mtls-proxy/billing.sock"\nunix_group = "lab-billing"\n' >"$drop_ins/unix.toml"
+  printf '[listener.own]\naddress = "unix:/run/mtls-proxy/own.sock"\n' >>"$drop_ins/unix.toml"
+  said=$(fails mtls-proxy check 2>&1)
+  contains check "$said" 'usermod -aG lab-billing mtls-proxy && systemctl restart mtls-proxy'
+  usermod -aG lab-billing mtls-proxy && systemctl restart mtls-proxy
+  mtls-proxy check
+  same billing.sock "$(socket_owner billing.sock)" 'mtls-proxy:lab-billing 660'
+  same own.sock "$(socket_owner own.sock)" 'mtls-proxy:mtls-proxy 660'
+  same admin.sock "$(socket_owner admin.sock)" 'mtls-proxy:mtls-proxy-admin 660'
+  as_nobody_in lab-billing curl --fail --silent --show-error --unix-socket /run/mtls-proxy/billing.sock http://localhost/
+  fails as_nobody_in mtls-proxy-admin curl --fail --silent --unix-socket /run/mtls-proxy/billing.sock http://localhost/
+  fails as_nobody_in mtls-proxy-admin curl --fail --silent --unix-socket /run/mtls-proxy/own.sock http://localhost/
+}
+as_nobody_in() { # GROUP COMMAND...
+  local group=$1
+  shift
+  setpriv --reuid=nobody --regid=nogroup --groups="$group" "$@"
+}
+
+a_socket_that_the_sandbox_forbids_is_found_by_check() {
+  local said
+  trap 'rm -f "$drop_ins/elsewhere.toml"' EXIT
+  printf '[listener.b]\naddress = "unix:/run/b.sock"\n' >"$drop_ins/elsewhere.toml"
+  said=$(fails mtls-proxy check 2>&1)
+  contains check "$said" 'write "unix:/run/mtls-proxy/b.sock"'
+}
+
 # Connections that are kept over a restart. Those on which an exchange was in
 # progress may end with an announced last answer; there every caller had its
 # answer and knows. No idle one may end.
@@ -472,7 +517,7 @@ substate_is() { [[ $(property mtls-proxy.service SubState) == "$1" ]]; }
 
 a_restart_without_its_listener_hangs_up_on_a_caller() {
   trap 'rm -f "$drop_ins/extra.toml"' EXIT
-  printf '[listener.http]\n[listener.extra]\naddress = "127.0.0.1:8090"\n' >"$drop_ins/extra.toml"
+  printf '[listener.extra]\naddress = "127.0.0.1:8090"\n' >"$drop_ins/extra.toml"
   systemctl restart mtls-proxy.service
   hold http://127.0.0.1:8090/v1/accounts
   ask
@@ -522,10 +567,10 @@ the_units_are_without_fault() {
   same complaints "$(</root/verify)" ''
 }
 
-the_service_is_exposed_to_1_3_at_most() {
+the_service_is_exposed_to_1_4_at_most() {
   local most=12
-  # Without PrivateUsers=identity, which came with 257, and with AF_NETLINK.
-  if [[ $LAB_SUITE == bookworm ]]; then most=13; fi
+  # Without PrivateUsers=identity, which came with 257.
+  if [[ $LAB_SUITE == bookworm ]]; then most=14; fi
   systemd-analyze security --no-pager --threshold="$most" mtls-proxy.service | tail -n 1
 }
 
@@ -552,8 +597,11 @@ service_claims=( # all but the first, which the others need
   a_journal_that_hangs_slows_no_request
   units_and_users_have_rates_of_their_own
   without_netlink_callers_share_a_rate_and_the_journal_says_why
+  a_listener_beside_the_installed_socket_needs_no_table_for_that
+  a_unix_socket_belongs_to_its_group_and_not_to_those_who_may_reload
+  a_socket_that_the_sandbox_forbids_is_found_by_check
   the_units_are_without_fault
-  the_service_is_exposed_to_1_3_at_most
+  the_service_is_exposed_to_1_4_at_most
 )
 
 # Claims about connections that are kept over a restart, without those about
