@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -34,6 +35,22 @@ func checkURL(s string) (fact, hint string) {
 		return "has a path", `write "https://` + printable(u.Host) + `", and the path as add_prefix of the route`
 	case !isAuthority(u.Host) || strings.Contains(u.Host, "%"):
 		return quote(u.Host) + " is not a host with an optional port", "names are in ASCII (xn-- for others), IPv6 addresses in brackets, ports from 1 to 65535"
+	}
+	return checkReachable(u.Host)
+}
+
+// checkReachable refuses the IP addresses that no connection can lead to. host may have a port.
+func checkReachable(host string) (fact, hint string) {
+	if hasPort(host) {
+		host = host[:strings.LastIndexByte(host, ':')]
+	}
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	switch ip = ip.Unmap(); {
+	case err != nil: // a name
+	case ip.Is6() && ip.IsLinkLocalUnicast():
+		return quote(host) + " is a link-local address, which is another one on each interface", "write a global address, or a name that has one"
+	case ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return quote(host) + " is no address of a single server", "write the address of one"
 	}
 	return "", ""
 }
@@ -82,7 +99,7 @@ func checkProxy(s string) (fact, hint string) {
 	case !hasPort(host):
 		return quote(host) + " has no port", `write "http://` + printable(host) + `:3128"`
 	}
-	return "", ""
+	return checkReachable(host)
 }
 
 // checkShared accepts what leads to a Redis or Valkey.
@@ -108,7 +125,7 @@ func checkShared(s string) (fact, hint string) {
 	case database != "" && !isDatabase(database):
 		return quote(database) + " is not the number of a database", `write "` + scheme + "://" + printable(host) + `/0"`
 	}
-	return "", ""
+	return checkReachable(host)
 }
 
 // checkSharedSocket judges what follows unix://.

@@ -91,6 +91,8 @@ func checkBind(s string) (fact, hint string) {
 		return quote(s) + " is not an IP address", how
 	case ip.Zone() != "":
 		return quote(s) + " has a zone", "write a global address of that interface"
+	case ip.Unmap().Is6() && ip.IsLinkLocalUnicast():
+		return quote(s) + " is a link-local address, which is another one on each interface", "write a global address of this host"
 	case ip.IsUnspecified():
 		return quote(s) + " is every address", "remove it; without bind the system chooses"
 	case ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):

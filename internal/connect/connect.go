@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -92,13 +93,18 @@ func (r *Refusal) Error() string {
 	return text
 }
 
+// Malformed is the error of Dial when what the proxy sent is not an answer that can be followed. It shows nothing of that.
+type Malformed struct{ reason string }
+
+func (m *Malformed) Error() string { return m.reason }
+
 // Dial returns a connection to address, host:port, that dial made to the proxy: nothing has been read from it that is
 // not the proxy's, so it can be used as if it led to address. A nil dial is that of a net.Dialer. When ctx is done
 // before that, the connection is closed and the error is the cause of ctx; nothing else bounds the wait for the proxy.
 func (p *Proxy) Dial(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || host == "" || port == "" || strings.ContainsFunc(address, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return nil, fmt.Errorf("connect through proxy %s: %q is not host:port", p.address, address)
+		return nil, fmt.Errorf("connect through proxy %s: %w", p.address, &net.AddrError{Err: "is not host:port", Addr: strconv.Quote(address)})
 	}
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
@@ -145,7 +151,7 @@ func (p *Proxy) ask(nc net.Conn, address string) error {
 				return &Refusal{Status: status, user: p.user, schemes: schemes(buf[:end])}
 			case n > end:
 				// A TLS server waits for us to begin. Were these bytes lost, nobody would find out why it fails.
-				return errors.New("the proxy sent more than its answer before the tunnel was in use")
+				return &Malformed{"the proxy sent more than its answer before the tunnel was in use"}
 			}
 			return nil
 		}
@@ -153,7 +159,7 @@ func (p *Proxy) ask(nc net.Conn, address string) error {
 			return errNotHTTP
 		}
 		if n == len(buf) {
-			return fmt.Errorf("the head of the proxy's answer is longer than %d bytes", maxHeadBytes)
+			return &Malformed{fmt.Sprintf("the head of the proxy's answer is longer than %d bytes", maxHeadBytes)}
 		}
 		m, err := nc.Read(buf[n:])
 		n += m
@@ -166,7 +172,7 @@ func (p *Proxy) ask(nc net.Conn, address string) error {
 	}
 }
 
-var errNotHTTP = errors.New("what the proxy answered is not HTTP/1.x")
+var errNotHTTP = &Malformed{"what the proxy answered is not HTTP/1.x"}
 
 // mayBegin reports whether b can be the beginning of an answer.
 func mayBegin(b []byte) bool {

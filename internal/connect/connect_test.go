@@ -102,6 +102,7 @@ func TestAnswersOfAProxy(t *testing.T) {
 		{"SSH", "SSH-2.0-OpenSSH\r\n", "what the proxy answered is not HTTP/1.x"},
 		{"HTTP/2", "HTTP/2 200 OK\r\n\r\n", "what the proxy answered is not HTTP/1.x"},
 		{"no status", "HTTP/1.1\r\n\r\n", "what the proxy answered is not HTTP/1.x"},
+		{"a status of two digits", "HTTP/1.1 20 OK\r\n\r\n", "what the proxy answered is not HTTP/1.x"},
 		{"a status of letters", "HTTP/1.1 2x0 OK\r\n\r\n", "what the proxy answered is not HTTP/1.x"},
 		{"a status of no class", "HTTP/1.1 099 OK\r\n\r\n", "what the proxy answered is not HTTP/1.x"},
 		{"too long", long, "the head of the proxy's answer is longer than 16384 bytes"},
@@ -279,7 +280,7 @@ func TestTunnelThroughARealProxy(t *testing.T) {
 }
 
 func FuzzAnswer(f *testing.F) {
-	for _, seed := range []string{"HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 100 C\r\n\r\nHTTP/1.1 200 OK\n\n", "HTTP/1.1 407 N\r\nProxy-Authenticate: Basic\r\n\r\n"} {
+	for _, seed := range []string{"HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nmore", "SSH-2.0-x\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 100 C\r\n\r\nHTTP/1.1 200 OK\n\n", "HTTP/1.1 407 N\r\nProxy-Authenticate: Basic\r\n\r\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, answer string) {
@@ -292,8 +293,16 @@ func FuzzAnswer(f *testing.F) {
 			nc.Close()
 		}
 		request()
-		if err != nil && strings.Contains(err.Error(), "s3cret") {
+		if err == nil {
+			return
+		}
+		if strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("the error shows the password: %v", err)
+		}
+		_, refused := errors.AsType[*Refusal](err)
+		_, malformed := errors.AsType[*Malformed](err)
+		if !refused && !malformed && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("error %v is none of those that a proxy can cause", err)
 		}
 	})
 }

@@ -180,14 +180,39 @@ func classifySyscall(p Phase, err error) (t Token, detail string, ok bool) {
 	case syscall.EACCES, syscall.EPERM:
 		return NetworkUnreachable, "This host does not allow the connection; check its firewall and the unit's IPAddressAllow=.", true
 	case syscall.EADDRNOTAVAIL:
+		if toIPv6(err) { // what an IPv6 address leads to where IPv6 is off
+			return NetworkUnreachable, "This host has no IPv6 address from which the upstream's could be reached, or no free port for it.", true
+		}
 		return InternalError, "This host has no free local port for another connection; lower pool.max_active or keep more idle connections.", true
 	case syscall.EMFILE, syscall.ENFILE:
 		return InternalError, "The proxy has no file descriptor left for another connection; raise the unit's LimitNOFILE= or lower limits.max_connections.", true
 	case syscall.ENOBUFS, syscall.ENOMEM:
 		return InternalError, "This host has no memory left for another connection.", true
-	default:
-		return "", "", false
+	case syscall.EBADF, syscall.ENOTSOCK, syscall.EFAULT, syscall.EISCONN, syscall.EALREADY, syscall.EINPROGRESS, syscall.EINTR, syscall.EAGAIN:
+		return "", "", false // mistakes of ours, and no failures
 	}
+	// The network has many more reasons, and the system reports each in a way of its own.
+	switch p {
+	case PhaseResolve, PhaseConnect:
+		if e == syscall.EINVAL {
+			return NetworkUnreachable, "The system refuses the upstream's address as it is; a link-local IPv6 address, for one, does not say of which interface it is.", true
+		}
+		return NetworkUnreachable, "", true
+	case PhaseHandshake:
+		return ConnectionReset, "", true
+	default:
+		return ResponseReset, "", true
+	}
+}
+
+// toIPv6 reports whether a connection to an IPv6 address failed.
+func toIPv6(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	if !ok {
+		return false
+	}
+	to, ok := e.Addr.(*net.TCPAddr)
+	return ok && to.IP.To4() == nil
 }
 
 // isTimeout tells a deadline of ours from other errors.

@@ -41,6 +41,7 @@ func TestClassify(t *testing.T) {
 		{"host unreachable", PhaseConnect, dial(errno(syscall.EHOSTUNREACH)), NetworkUnreachable},
 		{"network unreachable", PhaseConnect, dial(errno(syscall.ENETUNREACH)), NetworkUnreachable},
 		{"firewall of this host", PhaseConnect, dial(errno(syscall.EPERM)), NetworkUnreachable},
+		{"link-local without a zone", PhaseConnect, dial(errno(syscall.EINVAL)), NetworkUnreachable},
 		{"kernel gave up connecting", PhaseConnect, dial(errno(syscall.ETIMEDOUT)), ConnectionTimeout},
 		{"reset while connecting", PhaseConnect, dial(errno(syscall.ECONNRESET)), ConnectionReset},
 		{"no ports left", PhaseConnect, dial(errno(syscall.EADDRNOTAVAIL)), InternalError},
@@ -97,6 +98,33 @@ func TestClassify(t *testing.T) {
 				t.Errorf("detail is no sentence: %q", f.Detail)
 			}
 		})
+	}
+}
+
+// What the network or a peer does is never our mistake. This host may be short of something, and there are errors that only a
+// mistake of ours brings about.
+func TestNoErrorOfTheNetworkIsAnInternalError(t *testing.T) {
+	ours := map[syscall.Errno]bool{
+		syscall.EADDRNOTAVAIL: true, syscall.EMFILE: true, syscall.ENFILE: true, syscall.ENOBUFS: true, syscall.ENOMEM: true,
+		syscall.EBADF: true, syscall.ENOTSOCK: true, syscall.EFAULT: true, syscall.EISCONN: true, syscall.EALREADY: true,
+		syscall.EINPROGRESS: true, syscall.EINTR: true, syscall.EAGAIN: true,
+	}
+	for p := PhaseResolve; p <= PhaseReceive; p++ {
+		for e := syscall.Errno(1); e < 140; e++ {
+			f := Classify(p, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", e)})
+			if f.Token.Blame() != Upstream && !ours[e] {
+				t.Errorf("Classify(%d, %d: %v) = %s, which blames the %s", p, int(e), e, f.Token, f.Token.Blame())
+			}
+		}
+	}
+}
+
+func TestNoIPv6AddressIsNotAShortageOfPorts(t *testing.T) {
+	for address, want := range map[string]Token{"::1": NetworkUnreachable, "127.0.0.1": InternalError} {
+		err := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.ParseIP(address)}, Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}
+		if f := Classify(PhaseConnect, err); f.Token != want {
+			t.Errorf("to %s: %s, want %s", address, f.Token, want)
+		}
 	}
 }
 

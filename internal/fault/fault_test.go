@@ -80,7 +80,7 @@ func TestTokenNamesStay(t *testing.T) {
 		response_truncated server_certificate_expired server_certificate_invalid
 		server_certificate_not_yet_valid server_certificate_untrusted server_key_too_weak
 		server_name_mismatch server_pin_mismatch tls_alert tls_handshake_timeout tls_protocol_error
-		tls_version_mismatch transfer_coding_not_supported unsolicited_response upgrade_failed uri_too_long`)
+		tls_version_mismatch transfer_coding_not_supported tunnel_response_malformed unsolicited_response upgrade_failed uri_too_long`)
 	for _, name := range want {
 		if !slices.Contains(Tokens(), Token(name)) {
 			t.Errorf("the vocabulary lost %q", name)

@@ -73,6 +73,7 @@ const (
 	TLSHandshakeTimeout          Token = "tls_handshake_timeout"
 	TLSProtocolError             Token = "tls_protocol_error"
 	TLSVersionMismatch           Token = "tls_version_mismatch"
+	TunnelResponseMalformed      Token = "tunnel_response_malformed"
 	UnsolicitedResponse          Token = "unsolicited_response"
 	UpgradeFailed                Token = "upgrade_failed"
 )
@@ -268,6 +269,9 @@ var vocabulary = [...]entry{
 	{TunnelIdleTimeout, 408, Caller, "connection_read_timeout",
 		"Nothing passed the tunnel in either direction for longer than timeout.tunnel_idle.",
 		"Have the program send a ping more often than that, or raise timeout.tunnel_idle."},
+	{TunnelResponseMalformed, 502, Upstream, "http_protocol_error",
+		"The HTTP proxy on the way to the upstream did not answer CONNECT in a way that can be followed.",
+		"Check that the upstream's proxy names an HTTP proxy and its port, and report the broken answer to the proxy's operator."},
 	{UnsolicitedResponse, 502, Upstream, "http_protocol_error",
 		"The upstream sent something nobody had asked for.",
 		"Report it to the upstream's operator; the connection was given up for safety."},

@@ -177,9 +177,17 @@ func (e *Endpoint) connectFault(err error) *fault.Fault {
 		return f
 	}
 	refusal, ok := errors.AsType[*connect.Refusal](err)
+	malformed, _ := errors.AsType[*connect.Malformed](err)
 	switch {
+	case malformed != nil:
+		return fault.New(fault.TunnelResponseMalformed, err).
+			WithDetail("The HTTP proxy on the way to the upstream cannot be used: " + malformed.Error() + ".")
 	case !ok:
-		return fault.Classify(fault.PhaseConnect, err)
+		f := fault.Classify(fault.PhaseConnect, err)
+		if e.o.Proxy != nil && f.Token.Blame() == fault.Upstream && f.Detail == "" && f.Token != fault.ConnectionTimeout {
+			f = f.WithDetail("It was the HTTP proxy on the way to the upstream that could not be reached, or hung up.")
+		}
+		return f
 	case refusal.Status == 407:
 		return fault.New(fault.ConfigurationError, err).
 			WithDetail("The HTTP proxy on the way to the upstream does not accept us; correct the upstream's proxy and proxy_password_file.")

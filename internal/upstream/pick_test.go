@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -555,6 +557,47 @@ func TestFaultsOfAProxy(t *testing.T) {
 				t.Errorf("the password is in %q", fa.Error())
 			}
 		})
+	}
+}
+
+// Whatever a proxy sends, it is not our mistake.
+func TestBrokenAnswersOfAProxy(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer string
+		want   fault.Token
+		detail string
+	}{
+		"garbage":         {"\x00\x01garbage\r\n\r\n", fault.TunnelResponseMalformed, "not HTTP/1.x"},
+		"a short status":  {"HTTP/1.1 20 OK\r\n\r\n", fault.TunnelResponseMalformed, "not HTTP/1.x"},
+		"a long head":     {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 20<<10), fault.TunnelResponseMalformed, "longer than 16384 bytes"},
+		"bytes behind it": {"HTTP/1.1 200 OK\r\n\r\nhello", fault.TunnelResponseMalformed, "more than its answer"},
+		"half an answer":  {"HTTP/1.1 200 OK\r\n", fault.ConnectionReset, "HTTP proxy"},
+		"nothing":         {"", fault.ConnectionReset, "HTTP proxy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := listen(t, func(nc net.Conn) {
+				r := bufio.NewReader(nc)
+				for line := ""; line != "\r\n"; {
+					var err error
+					if line, err = r.ReadString('\n'); err != nil {
+						return
+					}
+				}
+				_, _ = io.WriteString(nc, c.answer)
+			})
+			f := newFleet(t, 1, nil, func(f *fleet, o *Options) { o.Proxy = proxyAt(t, "http://"+address, "") })
+			fa := dialFault(t, f.pick(t, new(Tried), Abandoned))
+			if fa.Token != c.want || !strings.Contains(fa.Detail, c.detail) {
+				t.Errorf("fault = %v with %q, want %s with %q", fa, fa.Detail, c.want, c.detail)
+			}
+		})
+	}
+}
+
+func TestAddressWithoutAnInterface(t *testing.T) {
+	f := newFleet(t, 0, nil, func(_ *fleet, o *Options) { o.Servers = []Server{{Address: "[fe80::1]:443", ServerName: "localhost"}} })
+	if fa := dialFault(t, f.pick(t, new(Tried), Abandoned)); fa.Token != fault.NetworkUnreachable {
+		t.Errorf("fault = %v, want %s", fa, fault.NetworkUnreachable)
 	}
 }
 
