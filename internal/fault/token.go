@@ -27,6 +27,7 @@ const (
 	RequestBodyTimeout         Token = "request_body_timeout"
 	RequestHeaderTimeout       Token = "request_header_timeout"
 	RequestTooLarge            Token = "request_too_large"
+	TLSOnPlainPort             Token = "tls_on_plain_port"
 	TransferCodingNotSupported Token = "transfer_coding_not_supported"
 	TunnelIdleTimeout          Token = "tunnel_idle_timeout"
 	URITooLong                 Token = "uri_too_long"
@@ -257,6 +258,9 @@ var vocabulary = [...]entry{
 	{TLSHandshakeTimeout, 504, Upstream, "connection_timeout",
 		"The TLS handshake with the upstream took too long.",
 		"Check that the url's port speaks TLS, or raise timeout.tls_handshake."},
+	{TLSOnPlainPort, 400, Caller, "http_request_error",
+		"The caller speaks TLS to a port where plain HTTP is spoken.",
+		"Write http:// instead of https:// in the program's base URL; the proxy speaks TLS to the upstream by itself."},
 	{TLSProtocolError, 502, Upstream, "tls_protocol_error",
 		"The TLS handshake with the upstream failed.",
 		"Check that the url's port speaks TLS; the log says what was wrong."},

@@ -10,6 +10,7 @@ const (
 	VersionNotSupported             // neither HTTP/1.0 nor HTTP/1.1: 505
 	CodingNotSupported              // a request's transfer coding other than chunked: 501
 	ConnectRefused                  // CONNECT, or a target in authority-form: 405
+	TLSHandshake                    // the beginning of one where a request is expected: 400
 	ExpectationFailed               // an Expect other than 100-continue: 417
 	Malformed                       // a response that breaks the grammar or could be read in two ways: 502
 	BadChunk                        // a broken chunked body, of a request (400) or of a response (502, or cut)
@@ -35,6 +36,7 @@ const (
 	flawTooManyFields
 	flawMethod
 	flawMethodTooLong
+	flawTLS
 	flawTarget
 	flawTargetForm
 	flawAsterisk
@@ -66,6 +68,7 @@ const (
 	flawMaxForwards
 	flawStatus
 	flawInterimBody
+	flawInterims
 	flawChunkSize
 	flawChunkSizeRange
 	flawChunkExtension
@@ -81,9 +84,10 @@ var flaws = [flawCount]Error{
 	flawBlankLines:       {BadRequest, "more than one empty line before the request"},
 	flawLineTooLong:      {LineTooLong, "the request line is longer than the limit"},
 	flawHeadTooLarge:     {HeadTooLarge, "the head is larger than the limit"},
-	flawTooManyFields:    {HeadTooLarge, "the head has more fields than the limit"},
+	flawTooManyFields:    {HeadTooLarge, "the head has more fields than the limit, which is one for each 32 bytes of the largest head"},
 	flawMethod:           {BadRequest, "the method is not a token followed by one space"},
 	flawMethodTooLong:    {BadRequest, "the method is longer than 32 bytes"},
+	flawTLS:              {TLSHandshake, "the first byte is that of a TLS handshake"},
 	flawTarget:           {BadRequest, "the request target holds a byte that must be percent-encoded, or a fragment"},
 	flawTargetForm:       {BadRequest, "the request target is neither a path nor an http or https URL"},
 	flawAsterisk:         {BadRequest, "the request target * goes with OPTIONS only"},
@@ -115,6 +119,7 @@ var flaws = [flawCount]Error{
 	flawMaxForwards:      {BadRequest, "Max-Forwards is not a decimal number"},
 	flawStatus:           {BadRequest, "the status line is malformed"},
 	flawInterimBody:      {BadRequest, "an interim response announces a body"},
+	flawInterims:         {BadRequest, "more than 1000 interim responses before the final one"},
 	flawChunkSize:        {BadChunk, "a chunk size is not a hexadecimal number followed by CRLF"},
 	flawChunkSizeRange:   {BadChunk, "a chunk size is out of range"},
 	flawChunkExtension:   {BadChunk, "chunk extensions are malformed or too long"},

@@ -39,7 +39,17 @@ type storage struct {
 	options, upgrades []byte
 }
 
-func (h *Head) take() storage  { return storage{h.Fields[:0], h.options[:0], h.upgrades[:0]} }
+// keptFields bounds the room for fields that is kept for the next head.
+const keptFields = 256
+
+func (h *Head) take() storage {
+	s := storage{h.Fields[:0], h.options[:0], h.upgrades[:0]}
+	if cap(s.fields) > keptFields {
+		s.fields = nil
+	}
+	return s
+}
+
 func (h *Head) give(s storage) { h.Fields, h.options, h.upgrades = s.fields, s.options, s.upgrades }
 
 // Get returns the value of the first field that has the given ID.
@@ -285,8 +295,8 @@ func codingFlaw(list []byte) flaw {
 	return flawCodingUnknown
 }
 
-// readUpgrade gathers the protocols of all Upgrade fields but h2c. HTTP/2 in plain text would hide
-// every later request of this connection from us.
+// readUpgrade gathers the protocols of all Upgrade fields but h2c, HTTP and TLS of any version. Those concern the
+// connection to the next hop, and would hide every later request of it from us.
 func (h *Head) readUpgrade() flaw {
 	if h.has&(1<<Upgrade) == 0 {
 		return sound
@@ -298,10 +308,13 @@ func (h *Head) readUpgrade() flaw {
 		for rest := h.Fields[i].Value; rest != nil; {
 			var protocol []byte
 			protocol, rest = cutElement(rest)
-			if len(protocol) == 0 || equalFold(protocol, "h2c") {
+			if len(protocol) == 0 {
 				continue
 			}
 			name, version, found := bytes.Cut(protocol, []byte("/"))
+			if equalFold(name, "h2c") || equalFold(name, "http") || equalFold(name, "tls") {
+				continue
+			}
 			if !isToken(name) || found && !isToken(version) {
 				return flawUpgrade
 			}

@@ -8,8 +8,14 @@ package http1
 type Limits struct {
 	MaxRequestLine int // bytes without CRLF; 0: 16 KiB
 	MaxHead        int // bytes from the first to the empty line's CRLF, and of a trailer section likewise; 0: 64 KiB
-	MaxFields      int // 0: 128
+	MaxFields      int // 0: one for each 32 bytes of MaxHead, and 128 at least
 }
+
+// bytesPerField is how many bytes of a head its fields have on average, at least. Shorter ones take more memory than they say.
+const bytesPerField = 32
+
+// MaxInterim is how many interim responses (1xx) may come before the final one. Nobody who reports progress comes near it.
+const MaxInterim = 1000
 
 func (l *Limits) orDefault() (o Limits) {
 	if l != nil {
@@ -22,7 +28,7 @@ func (l *Limits) orDefault() (o Limits) {
 		o.MaxHead = 64 << 10
 	}
 	if o.MaxFields <= 0 {
-		o.MaxFields = 128
+		o.MaxFields = max(o.MaxHead/bytesPerField, 128)
 	}
 	return o
 }

@@ -16,6 +16,7 @@ import (
 // unless it is "/". Cookies named __Host- or __Secure- stay as they are: without Secure no browser takes them.
 type LocationRewrite struct {
 	Origins     []string // of the upstream, lower case: "https://api.example", "https://api.example:443"
+	OwnHost     bool     // the upstream is sent the caller's Host, so that this is a name of its own as well
 	Domains     []string // the upstream's host names, lower case
 	StripPrefix string   // as in RequestRewrite
 	AddPrefix   string
@@ -34,7 +35,11 @@ func (l *LocationRewrite) append(dst []byte, f *Field, host []byte) []byte {
 }
 
 func (l *LocationRewrite) appendLocation(dst, value, host []byte) []byte {
-	if rest, own := l.cutOrigin(value); own && len(host) > 0 {
+	rest, own := l.cutOrigin(value)
+	if !own && l.OwnHost {
+		rest, own = cutHost(value, host)
+	}
+	if own && len(host) > 0 {
 		dst = append(dst, "http://"...)
 		dst = append(dst, host...)
 		return l.appendPath(dst, rest)
@@ -61,13 +66,39 @@ func (l *LocationRewrite) cutOrigin(value []byte) (rest []byte, own bool) {
 		if bytes.HasPrefix(value, []byte("//")) {
 			_, origin, _ = strings.Cut(origin, ":")
 		}
-		n := len(origin)
-		if len(value) < n || !equalFold(value[:n], origin) {
-			continue
+		if rest, own := cutOwn(value, origin); own {
+			return rest, true
 		}
-		if len(value) == n || value[n] == '/' || value[n] == '?' || value[n] == '#' {
-			return value[n:], true
+	}
+	return value, false
+}
+
+// cutHost takes off the origin of the caller's Host, whatever its scheme.
+func cutHost(value, host []byte) (rest []byte, own bool) {
+	rest = value
+	for _, scheme := range [...]string{"https:", "http:"} {
+		if hasFoldedPrefix(value, scheme) {
+			rest = value[len(scheme):]
+			break
 		}
+	}
+	if !bytes.HasPrefix(rest, []byte("//")) {
+		return value, false
+	}
+	if rest, own = cutOwn(rest[2:], string(host)); own {
+		return rest, true
+	}
+	return value, false
+}
+
+// cutOwn takes an origin, or a host, off the beginning of a reference, if that is all of it before the path.
+func cutOwn(value []byte, origin string) (rest []byte, own bool) {
+	n := len(origin)
+	if len(value) < n || !equalFold(value[:n], origin) {
+		return value, false
+	}
+	if len(value) == n || value[n] == '/' || value[n] == '?' || value[n] == '#' {
+		return value[n:], true
 	}
 	return value, false
 }

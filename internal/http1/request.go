@@ -4,8 +4,8 @@ import "bytes"
 
 // Request is the head of one request. Its slices lie in the buffer given to Parse.
 //
-// Head.Upgrade is set for a GET of HTTP/1.1 without a body whose Connection names upgrade; h2c is
-// left out of it.
+// Head.Upgrade is set for HTTP/1.1 when Connection names upgrade, whatever the method and the body. The body comes first:
+// only behind it, and behind a 101, does the new protocol begin (RFC 9110 section 7.8).
 type Request struct {
 	Head
 
@@ -25,6 +25,9 @@ type Request struct {
 
 // maxMethod is beyond the longest registered method, with room.
 const maxMethod = 32
+
+// tlsHandshake is the content type of a TLS record that holds a ClientHello, RFC 8446 section 5.1.
+const tlsHandshake = 0x16
 
 // Reset makes r ready for another message.
 func (r *Request) Reset() {
@@ -117,6 +120,9 @@ func (r *Request) readLine(b []byte, pos int, l *Limits) (next int, _ flaw) {
 		}
 	}
 	i := skip(b, pos, tokenByte)
+	if i == 0 && len(b) > 0 && b[0] == tlsHandshake {
+		return 0, flawTLS
+	}
 	if i-pos > maxMethod {
 		return 0, flawMethodTooLong
 	}
@@ -208,7 +214,7 @@ func (r *Request) finish() flaw {
 	if r.Minor == 0 || r.Framing == NoBody {
 		r.Expect100 = false // RFC 9110 section 10.1.1
 	}
-	if r.listed&optionUpgrade != 0 && r.Minor == 1 && r.Framing == NoBody && r.IsGET() {
+	if r.listed&optionUpgrade != 0 && r.Minor == 1 {
 		return r.readUpgrade()
 	}
 	return sound

@@ -66,8 +66,11 @@ var goodRequests = []struct{ name, head, want string }{
 	{"h2c is stripped", "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n", "GET origin / host=h 1.1"},
 	{"h2c is stripped from among others", "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: a/1, H2C\r\nUpgrade: websocket\r\n\r\n", "GET origin / host=h 1.1 upgrade=a/1, websocket"},
 	{"Upgrade without Connection", "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n", "GET origin / host=h 1.1"},
-	{"Upgrade of POST", "POST / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", "POST origin / host=h 1.1"},
-	{"Upgrade with a body", "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n", "GET origin / host=h 1.1 length=1"},
+	{"Upgrade of POST", "POST / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", "POST origin / host=h 1.1 upgrade=websocket"},
+	{"Upgrade with a body", "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n", "GET origin / host=h 1.1 length=1 upgrade=websocket"},
+	{"Upgrade with chunks", "POST / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: SPDY/3.1\r\nTransfer-Encoding: chunked\r\n\r\n", "POST origin / host=h 1.1 chunked upgrade=SPDY/3.1"},
+	{"Upgrade in HTTP/1.0", "GET / HTTP/1.0\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\r\n", "GET origin / host=h 1.0 close"},
+	{"Upgrade to what concerns this hop", "POST / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c/1, TLS/1.2, HTTP/2.0\r\n\r\n", "POST origin / host=h 1.1"},
 	{"NTLM", "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: ntlm TlR\r\n\r\n", "GET origin / host=h 1.1 auth"},
 	{"Negotiate", "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Negotiate YII\r\n\r\n", "GET origin / host=h 1.1 auth"},
 	{"Basic is no matter of the connection", "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Basic bnRsbQ==\r\n\r\n", "GET origin / host=h 1.1"},
@@ -109,7 +112,7 @@ var badRequests = []struct {
 	{"HTTP/2.0", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", VersionNotSupported},
 	{"HTTP/11", "GET / HTTP/11\r\nHost: h\r\n\r\n", BadRequest},
 	{"HTTP/1.10", "GET / HTTP/1.10\r\nHost: h\r\n\r\n", BadRequest},
-	{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", BadRequest},
+	{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", TLSHandshake},
 	{"method is no token", "G@T / HTTP/1.1\r\nHost: h\r\n\r\n", BadRequest},
 	{"method of 33 bytes", strings.Repeat("A", 33) + " / HTTP/1.1\r\nHost: h\r\n\r\n", BadRequest},
 	{"CONNECT", "CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n", ConnectRefused},
@@ -185,7 +188,7 @@ var badRequests = []struct {
 	{"two Origins", "GET / HTTP/1.1\r\nHost: h\r\nOrigin: null\r\nOrigin: http://h\r\n\r\n", BadRequest},
 	{"two Sec-Fetch-Sites", "GET / HTTP/1.1\r\nHost: h\r\nSec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n\r\n", BadRequest},
 	{"Max-Forwards of OPTIONS", "OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: many\r\n\r\n", BadRequest},
-	{"129 fields", "GET / HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X: y\r\n", 128) + "\r\n", HeadTooLarge},
+	{"2049 fields", "GET / HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X: y\r\n", 2048) + "\r\n", HeadTooLarge},
 }
 
 func TestRequestParseRefuses(t *testing.T) {
@@ -274,6 +277,7 @@ func TestRequestLimits(t *testing.T) {
 		{"head at the limit", "GET /345678 HTTP/1.1\r\nHost: 5678901\r\n\r\n" + "body", 0, true},
 		{"head beyond it", "GET /345678 HTTP/1.1\r\nHost: 56789012345\r\n\r\n", HeadTooLarge, false},
 		{"unfinished head beyond it", "GET /345678 HTTP/1.1\r\nHost: 5678901234567", HeadTooLarge, false},
+		{"a TLS handshake", "\x16\x03\x01", TLSHandshake, false},
 		{"fields beyond it", "GET / HTTP/1.1\r\nHost: h\r\nA: b\r\nC: d\r\n\r\n", HeadTooLarge, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -33,11 +33,23 @@ func (r *Response) Release() {
 // Interim reports whether another response to the same request follows: 1xx but 101.
 func (r *Response) Interim() bool { return r.Status < 200 && r.Status != 101 }
 
+// Interims counts the interim responses to one request.
+type Interims int
+
+// Pass counts one more. More than MaxInterim are an error, of Kind Malformed.
+func (n *Interims) Pass() error {
+	if *n++; *n > MaxInterim {
+		return &responseFlaws[flawInterims]
+	}
+	return nil
+}
+
 // Parse reads a response's head from the beginning of b, as Request.Parse does; head tells that
 // the request was HEAD. Limits.MaxRequestLine does not count here.
 //
 // Responses to HEAD and those with 1xx, 204 or 304 have no body, whatever their fields say. A 204 that announces one all
-// the same sets Close; a 1xx that does is Malformed, as what follows it might be taken for the final response.
+// the same sets Close; a 1xx that does is Malformed, as what follows it might be taken for the final response. In
+// a 101, framing fields mean nothing: the new protocol follows it (RFC 9110 section 15.2.2).
 func (r *Response) Parse(b []byte, head bool, l *Limits) (n int, err error) {
 	r.used = true
 	limits := l.orDefault()
@@ -129,8 +141,10 @@ func (r *Response) finish(head bool) flaw {
 	if bad := r.readConnection(); bad != sound {
 		return bad
 	}
-	if bad := r.readFraming(); bad != sound {
-		return bad
+	if r.Status != 101 {
+		if bad := r.readFraming(); bad != sound {
+			return bad
+		}
 	}
 	r.Close = r.listed&optionClose != 0 || r.Minor == 0 && r.listed&optionKeepAlive == 0
 	switch {

@@ -23,7 +23,7 @@ type RequestRewrite struct {
 
 	Forwarded        ForwardedMode
 	ForwardedElement []byte // made by AppendForwardedFor once per connection; host and proto are put behind it
-	CallerAddress    string // for X-Forwarded-For; "" for a Unix socket, which is told as "_unix"
+	CallerAddress    string // for X-Forwarded-For; "" for a Unix socket, of which that field says nothing
 
 	Edits *Edits
 }
@@ -79,7 +79,10 @@ func (r *Request) Append(dst []byte, w *RequestRewrite) []byte {
 		out |= forwardedFields
 	}
 	if w.Forwarded == ForwardedAdd {
-		out |= 1<<Forwarded | 1<<XForwardedFor
+		out |= 1 << Forwarded
+		if w.CallerAddress != "" {
+			out |= 1 << XForwardedFor
+		}
 	}
 	if w.Via != "" {
 		out |= 1 << Via
@@ -268,13 +271,9 @@ func (r *Request) appendForwarded(dst []byte, w *RequestRewrite) []byte {
 		}
 		dst = append(dst, ";proto=http\r\n"...)
 	}
-	if !w.Edits.replaces(XForwardedFor) {
+	if w.CallerAddress != "" && !w.Edits.replaces(XForwardedFor) {
 		dst = r.appendList(dst, "X-Forwarded-For", XForwardedFor)
-		if w.CallerAddress != "" {
-			dst = append(dst, w.CallerAddress...)
-		} else {
-			dst = append(dst, unixCaller...)
-		}
+		dst = append(dst, w.CallerAddress...)
 		dst = append(dst, "\r\n"...)
 	}
 	if len(r.Host) > 0 && !r.passes(XForwardedHost) && !w.Edits.provides(XForwardedHost) {

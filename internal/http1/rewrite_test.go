@@ -141,7 +141,13 @@ func TestRequestAppend(t *testing.T) {
 		{
 			"a caller on a Unix socket", RequestRewrite{Forwarded: ForwardedAdd, ForwardedElement: AppendForwardedFor(nil, "")},
 			lines("GET / HTTP/1.0"),
-			lines("GET / HTTP/1.1", "Host: ", "Forwarded: for=_unix;proto=http", "X-Forwarded-For: _unix", "X-Forwarded-Proto: http"),
+			lines("GET / HTTP/1.1", "Host: ", "Forwarded: for=_unix;proto=http", "X-Forwarded-Proto: http"),
+		},
+		{
+			"a caller on a Unix socket that forwards for others", RequestRewrite{Forwarded: ForwardedAdd, ForwardedElement: AppendForwardedFor(nil, "")},
+			lines("GET / HTTP/1.1", "Host: b", "X-Forwarded-For: a", "X-Forwarded-For: c"),
+			lines("GET / HTTP/1.1", "Host: b", "X-Forwarded-For: a", "X-Forwarded-For: c",
+				`Forwarded: for=_unix;host="b";proto=http`, "X-Forwarded-Host: b", "X-Forwarded-Proto: http"),
 		},
 		{
 			"Via is added to", RequestRewrite{Via: "1.1 us"},

@@ -107,6 +107,8 @@ func tokenOf(k http1.Kind) fault.Token {
 		return fault.HTTPVersionNotSupported
 	case http1.CodingNotSupported:
 		return fault.TransferCodingNotSupported
+	case http1.TLSHandshake:
+		return fault.TLSOnPlainPort
 	case http1.ConnectRefused:
 		return fault.ConnectNotSupported
 	case http1.ExpectationFailed:

@@ -65,7 +65,8 @@ type exchange struct {
 func (x *session) begin(ctx context.Context, n int) {
 	w := x.work
 	e := &w.exchange
-	e.start, e.body, e.last = x.server.time(), w.r+n, e.last || w.req.Close
+	// Behind an upgrade that did not come about, the caller's bytes may be of the other protocol.
+	e.start, e.body, e.last = x.server.time(), w.r+n, e.last || w.req.Close || w.req.Upgrade != nil
 	e.parts, w.pending = w.pending, false
 	x.refresh()
 	if x.probe {
@@ -389,7 +390,7 @@ func (x *session) finish() {
 	if x.snap.Policy.Wants(e.status, e.fault != nil, d) {
 		x.record(now, d)
 	}
-	if e.last && w.w > e.end {
+	if e.last && (w.w > e.end || w.req.Upgrade != nil) {
 		x.unread = !x.closing
 	}
 	x.closing = x.closing || e.last

@@ -14,9 +14,6 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
 )
 
-// mostInterim is how many 1xx responses may come before the final one.
-const mostInterim = 16
-
 // forward sends the request to the upstream and passes the response on. A try that comes to nothing is followed by
 // another where the upstream's retry and the request allow it.
 func (x *session) forward(ctx context.Context) {
@@ -230,38 +227,48 @@ var errUnanswered = &fault.Fault{Token: fault.ResponseReset, Status: fault.Respo
 // receive reads the head of the final response, and passes on those that come before it.
 func (x *session) receive(up *upload) *fault.Fault {
 	w := x.work
-	for interim := 0; ; {
-		if f := x.receiveHead(interim == 0); f != nil {
+	for interims := http1.Interims(0); ; {
+		if f := x.receiveHead(interims == 0); f != nil {
 			return f
 		}
 		if r := &w.resp; r.Status == 101 || !r.Interim() {
 			return nil
 		}
-		if interim++; interim > mostInterim {
-			return fault.New(fault.ResponseMalformed, errors.New("too many interim responses")).
-				WithDetail("The upstream sent more than 16 interim responses (1xx) to one request.")
+		if err := interims.Pass(); err != nil {
+			return badResponse(err)
 		}
 		if w.req.Minor == 0 {
 			continue
 		}
-		if f := x.passInterim(); f != nil {
+		if f := x.passInterim(up); f != nil {
 			return f
-		}
-		if up != nil && w.resp.Status == 100 {
-			up.invited()
 		}
 	}
 }
 
 // passInterim passes an interim response on.
-func (x *session) passInterim() *fault.Fault {
+func (x *session) passInterim(up *upload) *fault.Fault {
 	w := x.work
+	w.exchange.begun = true
+	if w.resp.Status == 100 { // bare, as it says one thing; some callers read no more of it than the first line and an empty one
+		if up == nil {
+			return x.pass(goOn)
+		}
+		if !up.told() {
+			return nil
+		}
+		defer up.invited()
+		return x.pass(goOn)
+	}
+	if up != nil {
+		up.invitation.mu.Lock()
+		defer up.invitation.mu.Unlock()
+	}
 	rewrite := w.exchange.route.Response
 	rewrite.CallerMinor = w.req.Minor
 	out := x.takeOut()
 	defer x.putOut()
 	out.B = w.resp.Append(out.B, &rewrite)
-	w.exchange.begun = true
 	return x.pass(out.B)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mtls-proxy/mtls-proxy/internal/demo"
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 )
 
 const waitFor100 = "POST /upload HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
@@ -109,12 +110,70 @@ func TestEarlyHints(t *testing.T) {
 	c.ended()
 }
 
+// A server that reports progress may do so for long.
+func TestProgressReports(t *testing.T) {
+	k := start(t, setup{upstream: script(func(c *demo.Conn) {
+		if _, err := c.ReadHead(); err == nil {
+			c.WriteString(strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 40) + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			c.WaitClosed()
+		}
+	})})
+	c := k.dial().send(get("/"))
+	for range 40 {
+		if a := c.answer(); a.StatusCode != 102 {
+			t.Fatalf("want 102, got %d", a.StatusCode)
+		}
+	}
+	c.answer().ok(k)
+}
+
+// Some callers read a line and an empty one.
+func TestContinueIsBare(t *testing.T) {
+	k := start(t, setup{upstream: script(func(c *demo.Conn) {
+		if _, err := c.ReadHead(); err == nil {
+			c.WriteString("HTTP/1.1 100 Go on\r\nServer: x\r\n\r\n")
+			c.WaitClosed()
+		}
+	})})
+	if head := k.dial().send(waitFor100).rawHead(); head != "HTTP/1.1 100 Continue\r\n\r\n" {
+		t.Errorf("got %q", head)
+	}
+}
+
+// A server that reads bodies, but never says that it will; and one that says so late.
+func TestAnUpstreamThatSaysNothingToExpect(t *testing.T) {
+	for name, late := range map[string]string{"never": "", "late": "HTTP/1.1 100 Continue\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			k := start(t, setup{timeout: `response_header = "10s"`, upstream: script(func(c *demo.Conn) {
+				for {
+					r, body, err := readWhole(c)
+					if err != nil {
+						return
+					}
+					if r.Method == "GET" {
+						late = ""
+					}
+					c.WriteString(fmt.Sprintf("%sHTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", late, len(body), body))
+				}
+			})})
+			c := k.dial().send(waitFor100)
+			if a := c.answer(); a.StatusCode != 100 {
+				t.Fatalf("want 100, got %d", a.StatusCode)
+			}
+			if a := c.send("hello").answer().ok(k); a.text != "hello" {
+				t.Errorf("got %q", a.text)
+			}
+			c.send(get("/")).answer().ok(k) // and the connection lives on
+		})
+	}
+}
+
 func TestInterimFlood(t *testing.T) {
 	k := start(t, setup{upstream: script(func(c *demo.Conn) {
 		if _, err := c.ReadHead(); err != nil {
 			return
 		}
-		for range 1000 {
+		for range http1.MaxInterim + 1 {
 			if _, err := c.WriteString("HTTP/1.1 103 Early Hints\r\n\r\n"); err != nil {
 				return
 			}
@@ -128,8 +187,8 @@ func TestInterimFlood(t *testing.T) {
 		n++
 	}
 	a.problem(k, fault.ResponseMalformed)
-	if n != mostInterim {
-		t.Errorf("%d interim responses came through, want %d", n, mostInterim)
+	if n != http1.MaxInterim {
+		t.Errorf("%d interim responses came through, want %d", n, http1.MaxInterim)
 	}
 	k.faulted(fault.ResponseMalformed, 502)
 }

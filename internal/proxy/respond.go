@@ -15,9 +15,12 @@ func (x *session) respond(up *upload) *fault.Fault {
 	e, r := &w.exchange, &w.resp
 	x.leaveGate()
 	out, closing := r.OutFraming(w.req.Minor)
-	if up != nil && !up.settled() {
-		// The rest of the request has nowhere to go once the response is through.
-		e.last, e.early = true, true
+	if up != nil {
+		up.told()
+		if !up.settled() {
+			// The rest of the request has nowhere to go once the response is through.
+			e.last, e.early = true, true
+		}
 	}
 	e.last = e.last || closing || x.leaving()
 	rewrite := e.route.Response

@@ -44,7 +44,7 @@ func TestRefusedRequests(t *testing.T) {
 		"other scheme":          {"GET ftp://localhost/ HTTP/1.1\r\n" + host + "\r\n", fault.BadRequest},
 		"HTTP/2":                {"GET / HTTP/2.0\r\n" + host + "\r\n", fault.HTTPVersionNotSupported},
 		"no version":            {"GET /\r\n\r\n", fault.BadRequest},
-		"TLS":                   {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", fault.BadRequest},
+		"TLS":                   {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", fault.TLSOnPlainPort},
 		"other expectation":     {"GET / HTTP/1.1\r\n" + host + "Expect: more\r\n\r\n", fault.ExpectationFailed},
 		"two Origins":           {"GET / HTTP/1.1\r\n" + host + "Origin: a\r\nOrigin: b\r\n\r\n", fault.BadRequest},
 		"bad Max-Forwards":      {"OPTIONS / HTTP/1.1\r\n" + host + "Max-Forwards: x\r\n\r\n", fault.BadRequest},
@@ -52,7 +52,7 @@ func TestRefusedRequests(t *testing.T) {
 		"endless target":        {"GET /" + strings.Repeat("a", 20<<10), fault.URITooLong},
 		"large head":            {"GET / HTTP/1.1\r\n" + host + "A: " + strings.Repeat("a", 70<<10) + "\r\n\r\n", fault.HeaderTooLarge},
 		"endless head":          {"GET / HTTP/1.1\r\n" + host + strings.Repeat("A: aaaaaaaa\r\n", 9000), fault.HeaderTooLarge},
-		"many fields":           {"GET / HTTP/1.1\r\n" + host + strings.Repeat("A: b\r\n", 200) + "\r\n", fault.HeaderTooLarge},
+		"many fields":           {"GET / HTTP/1.1\r\n" + host + strings.Repeat("A: b\r\n", 3000) + "\r\n", fault.HeaderTooLarge},
 		"field without a name":  {"GET / HTTP/1.1\r\n" + host + ": b\r\n\r\n", fault.BadRequest},
 		"field without a colon": {"GET / HTTP/1.1\r\n" + host + "A\r\n\r\n", fault.BadRequest},
 	} {

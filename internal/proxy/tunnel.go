@@ -11,12 +11,16 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 )
 
-// upgrade follows a 101 by passing bytes on in both directions until both ends have said that they are done.
+// upgrade follows a 101 by passing bytes on in both directions until both ends have said that they are done. The rest of
+// the request's body goes first.
 func (x *session) upgrade() *fault.Fault {
 	w := x.work
 	e, r := &w.exchange, &w.resp
 	if w.req.Upgrade == nil || !http1.UpgradeOffered(w.req.Upgrade, r.Upgrade) {
 		return fault.New(fault.UpgradeFailed, errors.New("101 to a request that asked for no such protocol"))
+	}
+	if f := x.endUpload(e.upload); f != nil {
+		return f
 	}
 	x.leaveGate()
 	e.status, e.upstream, e.answered, e.last = 101, true, true, true
@@ -35,7 +39,7 @@ func (x *session) upgrade() *fault.Fault {
 		return x.reason().fault()
 	}
 	e.conn.Apart(true)
-	early := w.in.B[e.body:w.w]
+	early := w.in.B[e.end:w.w]
 	t := &tunnel{x: x, in: x.buffers.AtLeast(len(early)), done: make(chan struct{})}
 	t.w = copy(t.in.B, early)
 	go t.carry()
@@ -47,7 +51,7 @@ func (x *session) upgrade() *fault.Fault {
 	<-t.done
 	e.conn.Apart(false)
 	x.buffers.Put(t.in)
-	e.sent = t.sent
+	e.sent += t.sent
 	if f != nil && t.ended.Load() && f.Token.Blame() == fault.Upstream && !x.reason().cancelled() {
 		// The caller had ended its side, and the upstream needs no manners then. A caller that still reads sees the connection break.
 		x.abort()
@@ -66,6 +70,31 @@ func (x *session) upgrade() *fault.Fault {
 	x.closing = true
 	x.closeConn(metrics.ClosedTunnel)
 	return nil
+}
+
+// endUpload waits until the request's body was sent. Until then a 101 is not passed on: the caller could not use it.
+func (x *session) endUpload(up *upload) *fault.Fault {
+	if up == nil {
+		return nil
+	}
+	if up.told() && x.work.req.Expect100 {
+		if f := x.pass(goOn); f != nil {
+			return f
+		}
+	}
+	up.invited()
+	<-up.done
+	up.stop()
+	switch why := x.reason(); {
+	case up.complete():
+		return nil
+	case up.fault != nil:
+		return up.fault
+	case why.cancelled():
+		return why.fault()
+	default:
+		return fault.New(fault.UpgradeFailed, errors.New("the upstream switched protocols but did not take the request's body"))
+	}
 }
 
 // fromUpstream passes on what the upstream sends, to its end.

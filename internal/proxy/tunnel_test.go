@@ -135,15 +135,94 @@ func TestTunnelIdle(t *testing.T) {
 	k.faulted(fault.TunnelIdleTimeout, 101)
 }
 
+// As docker and kubectl do: any method, and a body first.
+func TestUpgradeWithABody(t *testing.T) {
+	const body = `{"Detach":false,"Tty":true}`
+	for name, c := range map[string]struct{ request, body string }{
+		"length":           {request("POST", "/exec", "Connection: Upgrade", "Upgrade: tcp", "Content-Length: 27") + body, body},
+		"chunks":           {request("POST", "/exec", "Connection: Upgrade", "Upgrade: tcp", "Transfer-Encoding: chunked") + "1b\r\n" + body + "\r\n0\r\n\r\n", body},
+		"nothing":          {request("POST", "/exec", "Connection: Upgrade", "Upgrade: tcp", "Content-Length: 0"), ""},
+		"no body":          {request("PUT", "/exec", "Connection: Upgrade", "Upgrade: tcp"), ""},
+		"waits to be told": {request("POST", "/exec", "Connection: Upgrade", "Upgrade: tcp", "Content-Length: 27", "Expect: 100-continue"), body},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := start(t, setup{timeout: longTunnel, upstream: script(func(u *demo.Conn) {
+				r, err := u.ReadRequest()
+				if err != nil {
+					return
+				}
+				if r.Header.Get("Expect") != "" {
+					u.WriteString("HTTP/1.1 100 Continue\r\n\r\n")
+				}
+				b, _ := io.ReadAll(r.Body)
+				u.WriteString("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nTransfer-Encoding: chunked\r\n\r\ngot:" + string(b) + ";")
+				_, _ = io.Copy(u, u.Reader())
+				_ = u.CloseWrite()
+			})})
+			caller := k.dial().send(c.request)
+			head := caller.rawHead()
+			if strings.HasPrefix(head, "HTTP/1.1 100 ") {
+				head = caller.send(c.body).rawHead()
+			}
+			if !strings.HasPrefix(head, "HTTP/1.1 101 ") || strings.Contains(head, "Transfer-Encoding") {
+				t.Fatalf("got %q", head)
+			}
+			caller.read("got:" + c.body + ";")
+			caller.send("typed").read("typed")
+			caller.half().ended()
+		})
+	}
+}
+
+// The body may arrive, and what belongs to the tunnel behind it, when the upstream has switched already.
+func TestUpgradeBeforeTheBodyIsThere(t *testing.T) {
+	k := start(t, setup{timeout: longTunnel, upstream: script(func(u *demo.Conn) {
+		if _, err := u.ReadHead(); err == nil {
+			u.WriteString("HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+			_, _ = io.Copy(u, u.Reader())
+			_ = u.CloseWrite()
+		}
+	})})
+	c := k.dial().send(request("POST", "/exec", "Connection: Upgrade", "Upgrade: tcp", "Content-Length: 10") + "five.")
+	k.any("the body is on its way", in(phaseUpload))
+	c.send("five.typed")
+	if head := c.rawHead(); !strings.HasPrefix(head, "HTTP/1.1 101 ") {
+		t.Fatalf("got %q", head)
+	}
+	c.read("five.five.typed")
+	c.half().ended()
+}
+
+// What the caller sends behind a handshake that failed may be of the other protocol, and is no request.
 func TestUpgradeRefused(t *testing.T) {
-	k := start(t, setup{})
-	c := k.dial().send(get("/echo", "Connection: Upgrade", "Upgrade: echo") + get("/next"))
-	if s := c.answer().seen(k); s.Headers["Upgrade"] == nil {
-		t.Errorf("the upstream was not asked: %v", s.Headers)
-	}
-	if s := c.answer().seen(k); s.Target != "/next" {
-		t.Errorf("then %s", s.Target)
-	}
+	t.Run("by the upstream", func(t *testing.T) {
+		k := start(t, setup{})
+		c := k.dial().send(get("/echo", "Connection: Upgrade", "Upgrade: echo"))
+		a := c.answer()
+		if s := a.seen(k); s.Headers["Upgrade"] == nil || !a.Close {
+			t.Errorf("the upstream was not asked, or the caller not told of the end: %v %v", s.Headers, a.Close)
+		}
+		c.send("\x81\x05hello").ended()
+	})
+	t.Run("by us", func(t *testing.T) {
+		k := start(t, setup{upstream: once("HTTP/1.1 oops\r\n\r\n", (*demo.Conn).WaitClosed)})
+		c := k.dial().send(get("/", "Connection: Upgrade", "Upgrade: websocket"))
+		a := c.answer()
+		a.problem(k, fault.ResponseMalformed)
+		if !a.Close {
+			t.Error("the caller was not told of the end")
+		}
+		c.send("\x81\x05hello").ended()
+	})
+	t.Run("with the next bytes behind it", func(t *testing.T) {
+		k := start(t, setup{})
+		c := k.dial().send(get("/echo", "Connection: Upgrade", "Upgrade: echo") + get("/next"))
+		c.answer().seen(k)
+		c.ended()
+		if n := k.upstream.Stats().Requests; n != 1 {
+			t.Errorf("the upstream saw %d requests", n)
+		}
+	})
 }
 
 func TestH2CIsStripped(t *testing.T) {

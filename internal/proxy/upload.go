@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,17 +16,18 @@ import (
 // upload passes a request's body on while it arrives, beside the session, which waits for the response: that may come
 // before the body has ended.
 type upload struct {
-	x       *session
-	conn    *upstream.Conn
-	in      *conn.Buffer // from the caller: in.B[r:w] is not dealt with
-	r, w    int
-	out     *conn.Buffer // framed for the upstream
-	done    chan struct{}
-	ended   atomic.Bool // the whole body was sent
-	spent   atomic.Bool // the last of the body is being sent
-	ceased  atomic.Bool // nothing more is read from the caller, for whatever reason
-	stopped atomic.Bool
-	asking  atomic.Int64 // since when it waits for the caller, on the server's clock; 0: it does not
+	x          *session
+	conn       *upstream.Conn
+	in         *conn.Buffer // from the caller: in.B[r:w] is not dealt with
+	r, w       int
+	out        *conn.Buffer // framed for the upstream
+	done       chan struct{}
+	ended      atomic.Bool // the whole body was sent
+	spent      atomic.Bool // the last of the body is being sent
+	ceased     atomic.Bool // nothing more is read from the caller, for whatever reason
+	stopped    atomic.Bool
+	invitation invitation
+	asking     atomic.Int64 // since when it waits for the caller, on the server's clock; 0: it does not
 
 	// What follows may be read once done is closed.
 	fault  *fault.Fault // why it ended early, if the caller or a limit is to blame
@@ -47,6 +49,7 @@ func (x *session) startUpload(t *upstream.Timeout) *upload {
 	x.overall.Store(x.server.now(e.start) + int64(t.Request))
 	if w.req.Expect100 && u.w == 0 {
 		x.await(phaseRequest, t) // until it sees a 100, the caller sends nothing
+		u.inviteLater()
 	} else {
 		x.proceed(phaseUpload, x.uploadDeadline(t), phaseRequest)
 	}
@@ -97,6 +100,7 @@ func (u *upload) stop() {
 		return
 	}
 	x := u.x
+	u.withdraw()
 	forced := !u.complete()
 	if forced {
 		x.socket.InterruptRead()
@@ -294,6 +298,9 @@ func (u *upload) more(want int64) error {
 	}
 	switch {
 	case n > 0:
+		if u.invitation.timer != nil {
+			u.told() // it does not wait for that
+		}
 		u.x.touchUpload()
 		return nil
 	case errors.Is(err, conn.ErrInterrupted):
@@ -313,6 +320,56 @@ func (x *session) touchUpload() {
 	t := x.work.exchange.route.Upstream.Timeout()
 	x.proceed(phaseUpload, x.uploadDeadline(t), phaseUpload, phaseHeader, phaseRequest)
 	x.proceed(phaseStream, x.after(t.Idle), phaseStream)
+}
+
+// inviteAfter is how long a caller waits for the upstream's 100 before we say it: many a server reads bodies but never sends one, and
+// some callers wait for it for ever (RFC 9110 section 10.1.1).
+const inviteAfter = time.Second
+
+// goOn is that.
+var goOn = []byte("HTTP/1.1 100 Continue\r\n\r\n")
+
+// invitation is a 100 of our own.
+type invitation struct {
+	timer *time.Timer // nil where the caller does not wait
+	done  chan struct{}
+
+	mu   sync.Mutex // held to write to the caller before the final response, and guards told
+	told bool
+}
+
+func (u *upload) inviteLater() {
+	v := &u.invitation
+	v.done = make(chan struct{})
+	v.timer = time.AfterFunc(inviteAfter, func() {
+		defer close(v.done)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.told {
+			return
+		}
+		v.told = true
+		if _, err := u.x.socket.Write(goOn); err == nil {
+			u.invited()
+		}
+	})
+}
+
+// told notes that the caller is told to go on, or has an answer, or goes on by itself, and reports whether that is news.
+func (u *upload) told() (news bool) {
+	v := &u.invitation
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	news = !v.told
+	v.told = true
+	return news
+}
+
+// withdraw sees to it that there is no invitation any more.
+func (u *upload) withdraw() {
+	if v := &u.invitation; v.timer != nil && !v.timer.Stop() {
+		<-v.done
+	}
 }
 
 // invited notes that the caller was told to go on: from here on it is its turn.

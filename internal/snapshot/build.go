@@ -344,6 +344,7 @@ func (b *builder) route(name string, r *config.Route) (*Route, error) {
 			b.speaks[r.Upstream] = names
 		}
 		names.StripPrefix, names.AddPrefix = r.StripPrefix, r.AddPrefix
+		names.OwnHost = u.Host == config.HostPreserve
 		next.Response.Location = &names
 	}
 	return next, nil
@@ -376,6 +377,10 @@ func speaks(u *config.Upstream) (l http1.LocationRewrite) {
 			port = "443"
 		}
 		add(&l.Origins, "https://"+host+":"+port)
+		// A server behind somebody else's TLS may think that it is called in plain text.
+		for _, origin := range []string{"http://" + host, "http://" + host + ":80", "http://" + host + ":" + port} {
+			add(&l.Origins, origin)
+		}
 	}
 	field := func(host string) {
 		if host != "" {

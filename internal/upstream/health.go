@@ -188,6 +188,7 @@ func (a *reply) more() error {
 // head reads until the head of a final response is there.
 func (a *reply) head() error {
 	limits := http1.Limits{MaxHead: maxCheckHead}
+	interims := http1.Interims(0)
 	for first := true; ; {
 		n, err := a.resp.Parse(a.buf[a.r:a.w], false, &limits)
 		switch {
@@ -201,6 +202,9 @@ func (a *reply) head() error {
 			}
 			if a.resp.Status == 101 {
 				return errors.New("the answer is an upgrade that nobody asked for")
+			}
+			if err := interims.Pass(); err != nil {
+				return fmt.Errorf("the answer is not HTTP/1.x that we understand: %w", err)
 			}
 			a.w = copy(a.buf, a.buf[a.r:a.w])
 			a.r = 0
