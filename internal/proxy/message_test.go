@@ -359,7 +359,7 @@ func TestLargeBodies(t *testing.T) {
 			}
 		}
 	})
-	if n := k.upstream.Stats().Connections; n > 2 {
+	if n := k.upstream.Stats().Connections; n > 3 { // one for each caller: after a body it stays theirs for a moment
 		t.Errorf("%d connections to the upstream", n)
 	}
 }
