@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admin"
@@ -55,11 +56,20 @@ func (a announcer) Ready(out reload.Outcome) {
 	s.last.set(out)
 	s.metrics.ReloadResult(out.OK(), out.At)
 	if out.OK() {
+		s.advise()
 		s.logger.Info("generation published", "event", logging.Published, "generation", out.Generation, "changes", len(out.Changes))
 	} else {
 		s.logger.Error("reload refused", "event", logging.ReloadRefused, "generation", out.Generation, "err", out.Error)
 	}
 	s.report(s.notify.Ready(s.statusLine()))
+}
+
+// advise records what an operator should look at in the generation that has just been put into service.
+func (s *service) advise() {
+	_, listening := s.listeners.status(nil)
+	for _, w := range slices.Concat(s.advice(), listening) {
+		s.logger.Warn("something needs attention", "what", w)
+	}
 }
 
 // published shows the new generation to operators and lets go of the one
@@ -68,9 +78,6 @@ func (s *service) published(cfg *config.Config, old, next *snapshot.Snapshot) {
 	figures := next.Publication()
 	s.metrics.Publish(figures)
 	s.current.Store(&current{cfg, next, figures})
-	for _, w := range s.advice() {
-		s.logger.Warn("something needs attention", "what", w)
-	}
 	s.behind.Go(func() { next.Run(s.alive, old, snapshot.Told{Upstream: s.upstreamChanged, Store: s.storeChanged}) })
 	if old != nil {
 		old.Retire(next)

@@ -206,6 +206,7 @@ func (s *service) serve(ctx context.Context, cfg *config.Config, hangups <-chan 
 	case err != nil:
 		return err
 	}
+	s.advise()
 	s.adopt(alive)
 	var attendants sync.WaitGroup
 	attendants.Go(func() {

@@ -234,6 +234,8 @@ func (s *service) statusLine() string {
 	}
 	if last := s.last.get(); !last.OK() {
 		fmt.Fprintf(&b, "; reload refused: %s", firstLine(errors.New(last.Error)))
+	} else if _, listening := s.listeners.status(nil); len(listening) > 0 {
+		fmt.Fprintf(&b, "; %s", listening[0])
 	}
 	return b.String()
 }
