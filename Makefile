@@ -30,7 +30,7 @@ need := internal/tools/need
 
 scripts := packaging/version packaging/build packaging/repro packaging/list internal/tools/need .ci/run \
 	packaging/deb/preinst packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm \
-	$(addprefix packaging/lab/,lab lab-tests claims.sh service.sh deb.sh rpm.sh guest/lab-script)
+	$(addprefix packaging/lab/,lab lab-tests claims.sh service.sh deb.sh rpm.sh documents.sh guest/lab-script)
 rpm_scripts := $(wildcard packaging/rpm/*.sh)
 
 help: ## Show this list

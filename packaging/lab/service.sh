@@ -36,6 +36,7 @@ TOML
 }
 
 start_upstream() {
+  if port_is_open 8443; then return; fi
   systemd-run --quiet --unit=upstream --service-type=exec /kit/labkit upstream /root/ca
   within 5 port_is_open 8443
 }

@@ -36,7 +36,7 @@ func makeCA(dir string) error {
 	}
 	server := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "lab upstream"},
-		DNSNames:    []string{"localhost"},
+		DNSNames:    []string{"localhost", "api.bank.example", "ledger.example", "api.example.net"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},

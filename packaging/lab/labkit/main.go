@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -20,8 +21,10 @@ const usage = `usage: labkit ca DIR
        labkit upstream [--listen ADDRESS] DIR
        labkit load [--url URL] [--workers N] [--keep-alive] [--every DURATION] [--timeout DURATION] [--for DURATION]
        labkit hold [--url URL]
+       labkit page FILE [SECTION]
 
 ca        makes DIR/ca.crt and DIR/ca.key, and DIR/server.crt and .key for localhost
+          and the names in the documents
 identity  makes a client certificate OUT.crt and OUT.key and prints its serial
 upstream  serves TLS, accepts clients of that CA only, answers with the serial it saw;
           ?wait=DURATION delays the answer
@@ -31,6 +34,7 @@ load      sends requests until it is told to end by SIGTERM or SIGINT, or --for 
 hold      keeps one connection and sends a POST for each line of its input; says
           "answered" when it was, "last answer" when the server will close, and
           "hung up" when it did
+page      prints the sections of a document that have commands, or one section's as a script
 `
 
 var errUsage = errors.New("a command line that makes no sense")
@@ -72,6 +76,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		case args[0] == "upstream" && flags.NArg() == 1:
 			return serveUpstream(ctx, *listen, flags.Arg(0), out)
+		}
+	case "page":
+		if len(args) == 2 || len(args) == 3 {
+			return printPage(out, args[1], strings.Join(args[2:], ""))
 		}
 	case "load":
 		l := load{out: out}
