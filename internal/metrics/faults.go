@@ -53,6 +53,7 @@ func kinds() map[string]kind {
 		"response_header_timeout": {timeout: "response_header"},
 		"response_body_timeout":   {timeout: "response_body"},
 		"request_timeout":         {timeout: "request"},
+		"tunnel_idle_timeout":     {timeout: "tunnel_idle"},
 	}
 }
 
