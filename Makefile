@@ -114,6 +114,10 @@ bench-compare: build ## Beside nginx, HAProxy and others (root for apt); ARGS fo
 	@$(need) nginx=nginx-light haproxy=haproxy wrk=wrk h2load=nghttp2-client openssl=openssl python3=python3
 	MTLS_PROXY=$(CURDIR)/dist/mtls-proxy internal/bench/compare $(ARGS)
 
+bench-size: build ## Many upstreams, routes and callers, beside HAProxy, in five minutes (root for apt); ARGS for the script
+	@$(need) nginx=nginx-light haproxy=haproxy wrk=wrk openssl=openssl python3=python3
+	internal/bench/size $(ARGS) dist/mtls-proxy
+
 bench-features: build ## What each feature costs per exchange, in eight minutes (root for apt); ARGS for the script
 	@$(need) nginx=nginx-light h2load=nghttp2-client openssl=openssl python3=python3 redis-server=redis-server
 	go test -run '^$$' -bench 'Exchange$$' ./internal/metrics
@@ -180,5 +184,5 @@ clean: ## Remove what was built (.bin keeps the tools)
 
 # Two cores are busy with one of these.
 .NOTPARALLEL:
-.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench profile bench-footprint bench-compare bench-features bench-faults \
+.PHONY: help build demo test test-unit test-short test-race test-systemd lab-tests cover fuzz golden bench profile bench-footprint bench-compare bench-size bench-features bench-faults \
 	lint vulnerabilities lint-packages packages repro clean FORCE .build/next
