@@ -1,8 +1,10 @@
 package conn
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 )
 
@@ -43,6 +45,21 @@ func (a *Acceptor) Accept() (net.Conn, error) {
 		return nil, &net.OpError{Op: "accept", Net: at.Network(), Addr: at, Err: err}
 	}
 	return c, nil
+}
+
+// AcceptNow accepts a connection that is there already. With none it returns ErrWouldBlock. The deadline does not concern it.
+func (a *Acceptor) AcceptNow() (net.Conn, error) {
+	if a.raw != nil {
+		return a.raw.acceptNow()
+	}
+	if err := a.ln.SetDeadline(time.Now().Add(time.Millisecond)); err != nil { // one in the past accepts nothing
+		return nil, err
+	}
+	c, err := a.ln.Accept()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = ErrWouldBlock
+	}
+	return c, err
 }
 
 // SetDeadline ends waits, as that of a net.Listener.

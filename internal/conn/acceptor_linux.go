@@ -69,6 +69,21 @@ func (a *rawAcceptor) accept() (net.Conn, error) {
 	return a.next, nil
 }
 
+func (a *rawAcceptor) acceptNow() (net.Conn, error) {
+	a.next, a.err = nil, nil
+	done := false
+	if err := a.raw.Control(func(fd uintptr) { done = a.acceptStep(fd) }); err != nil {
+		return nil, err
+	}
+	switch {
+	case !done:
+		return nil, ErrWouldBlock
+	case a.err != nil:
+		return nil, a.err
+	}
+	return a.next, nil
+}
+
 // acceptStep is what the poller calls until it returns true.
 func (a *rawAcceptor) acceptStep(fd uintptr) (done bool) {
 	for {

@@ -24,3 +24,4 @@ type rawAcceptor struct{ file *os.File }
 
 func newRawAcceptor(net.Listener, *Closer) (*rawAcceptor, error) { return nil, nil }
 func (*rawAcceptor) accept() (net.Conn, error)                   { return nil, errors.ErrUnsupported }
+func (*rawAcceptor) acceptNow() (net.Conn, error)                { return nil, errors.ErrUnsupported }

@@ -2,7 +2,6 @@ package logging
 
 import (
 	"strconv"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -32,38 +31,33 @@ func sanitize(s string, max int, ours bool) string {
 	if len(s) <= max && isPlain(s, ours) {
 		return s
 	}
-	var b strings.Builder
-	b.Grow(min(len(s)+16, max))
-	var piece [12]byte
+	b := make([]byte, 0, min(len(s)+16, max+12))
+	whole := 0 // so much of b stays, should it have to be cut
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
-		p := piece[:0]
 		switch {
 		case r == utf8.RuneError && size == 1:
-			p = append(p, '\\', 'x', hexDigits[s[i]>>4], hexDigits[s[i]&15])
+			b = append(b, '\\', 'x', hexDigits[s[i]>>4], hexDigits[s[i]&15])
 		case ours && (r == '\n' || r == '\t' || r == '\\'), strconv.IsPrint(r) && r != '\\':
-			p = append(p, s[i:i+size]...)
+			b = append(b, s[i:i+size]...)
 		case r == '\\':
-			p = append(p, `\\`...)
+			b = append(b, `\\`...)
 		case r < 0x80:
-			p = append(p, '\\', 'x', hexDigits[r>>4], hexDigits[r&15])
+			b = append(b, '\\', 'x', hexDigits[r>>4], hexDigits[r&15])
 		default:
-			p = append(p, `\u{`...)
-			p = strconv.AppendInt(p, int64(r), 16)
-			p = append(p, '}')
+			b = append(b, `\u{`...)
+			b = strconv.AppendInt(b, int64(r), 16)
+			b = append(b, '}')
 		}
 		i += size
-		room := max - b.Len()
-		if i < len(s) {
-			room -= len(cutMark)
+		switch {
+		case len(b) > max:
+			return string(append(b[:whole], cutMark...))
+		case len(b) <= max-len(cutMark):
+			whole = len(b)
 		}
-		if len(p) > room {
-			b.WriteString(cutMark)
-			break
-		}
-		b.Write(p)
 	}
-	return b.String()
+	return string(b)
 }
 
 const hexDigits = "0123456789abcdef"

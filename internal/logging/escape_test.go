@@ -39,6 +39,10 @@ func FuzzEscape(f *testing.F) {
 	f.Add("plain")
 	f.Add("a\n\x00\\\xff\u202e")
 	f.Add(strings.Repeat("é\x01", 300))
+	for n := maxWrittenBytes - 5; n <= maxWrittenBytes+2; n++ {
+		f.Add(strings.Repeat("a", n-2) + "é")
+		f.Add("é" + strings.Repeat("a", n-2))
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		got := escape(s, maxWrittenBytes)
 		if len(got) > maxWrittenBytes || !utf8.ValidString(got) {

@@ -104,12 +104,14 @@ func (l *Log) Exchange(r *ExchangeRecord) {
 	rec := record{time: now, level: level, kind: exchangeFinished}
 	if r.Fault != "" {
 		rec.kind = exchangeFailed
-		admitted, sum := l.bursts.admit(r, level, now)
-		if sum != nil {
-			l.queue.put(sum)
-		}
-		if !admitted {
-			return
+		if r.Policy == nil || r.Policy.Access != AccessAll { // else every request is to have its record
+			admitted, sum := l.bursts.admit(r, level, now)
+			if sum != nil {
+				l.queue.put(sum)
+			}
+			if !admitted {
+				return
+			}
 		}
 	}
 	rec.exchange = *r

@@ -374,6 +374,27 @@ func TestRecordsOfAnswersAllocateNothing(t *testing.T) {
 	}
 }
 
+// Whoever asked for a record of every request finds each answer's id.
+func TestABurstIsRecordedWholeWhereAllIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out output
+		l, err := New(Options{Format: "text", Stderr: &out})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10 * burstRecords {
+			l.Exchange(&ExchangeRecord{Policy: &Policy{Access: AccessAll}, Status: 502, Fault: "tls_alert", Blame: "upstream"})
+			synctest.Wait()
+		}
+		if err := l.Close(time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(out.lines()); n != 10*burstRecords {
+			t.Errorf("%d records, want %d", n, 10*burstRecords)
+		}
+	})
+}
+
 func TestABurstBecomesTenRecordsAndASum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out output

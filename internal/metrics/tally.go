@@ -49,7 +49,7 @@ func newTallyCollector(m *Metrics) *tallyCollector {
 	return &tallyCollector{
 		m: m,
 		requests: prometheus.NewDesc("mtls_proxy_requests_total",
-			"Requests of callers whose head was complete, by listener, route and upstream.", exchange, nil),
+			"Requests of callers, refused and unfinished heads included, by listener, route and upstream.", exchange, nil),
 		inProgress: prometheus.NewDesc("mtls_proxy_requests_in_progress",
 			"Requests that have begun and not ended.", exchange, nil),
 		families: upstreamFamilies(),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -228,5 +229,33 @@ func TestReloadsUnderLoad(t *testing.T) {
 	close(stop)
 	for range 4 {
 		<-done
+	}
+}
+
+// A listener that leaves the configuration, or a service that stops, resets nobody who waits to be accepted.
+func TestWhoWaitsToBeAcceptedIsServedBeforeTheSocketCloses(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			k := start(t, setup{})
+			address := "127.0.0.1:0"
+			if network == "unix" {
+				address = filepath.Join(k.dir, "closing")
+			}
+			ln, err := net.Listen(network, address)
+			k.must(err)
+			var callers []*caller
+			for range 20 {
+				callers = append(callers, k.connect(network, ln.Addr().String()).send(get("/")))
+			}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(ErrClosing)
+			if err := k.server.Serve(ctx, "http", ln); err != nil {
+				t.Errorf("Serve() = %v", err)
+			}
+			_ = ln.Close()
+			for _, c := range callers {
+				c.answer().ok(k)
+			}
+		})
 	}
 }

@@ -111,8 +111,12 @@ const (
 	mostRefusing = 64
 )
 
+// ErrClosing is the cause of a context that ends because the listening socket is about to be closed.
+var ErrClosing = errors.New("the listening socket is about to be closed")
+
 // Serve accepts callers of the listener of that name until ctx ends, which is no error, or ln fails. It does not close
-// ln; what it accepted lives on. ln must have deadlines.
+// ln; what it accepted lives on. ln must have deadlines. If the cause of ctx is ErrClosing, whoever waits to be accepted is still
+// served: closing the socket would reset them.
 func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) error {
 	acceptor, err := conn.NewAcceptor(ln, &s.closer)
 	if err != nil {
@@ -137,6 +141,9 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 				_ = c.Close()
 			}
 		case ctx.Err() != nil:
+			if errors.Is(context.Cause(ctx), ErrClosing) {
+				s.acceptRest(context.WithoutCancel(ctx), snap, listener, acceptor)
+			}
 			return nil
 		case isPassing(err):
 			if l := s.o.Store.Current().Listener(listener); l != nil {
@@ -149,6 +156,24 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 			}
 		default:
 			return err
+		}
+	}
+}
+
+// maxRest bounds how many are accepted from a socket that is about to be closed, in case they come as fast as that.
+const maxRest = 10_000
+
+// acceptRest accepts whoever has come before.
+func (s *Server) acceptRest(ctx context.Context, snap *snapshot.Snapshot, listener string, acceptor *conn.Acceptor) {
+	for range maxRest {
+		c, err := acceptor.AcceptNow()
+		switch {
+		case err == nil:
+			if !s.adopt(ctx, snap, listener, c) {
+				_ = c.Close()
+			}
+		case errors.Is(err, conn.ErrWouldBlock) || !isPassing(err):
+			return
 		}
 	}
 }

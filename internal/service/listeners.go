@@ -30,7 +30,7 @@ type listeners struct {
 
 // accepting is one goroutine that accepts.
 type accepting struct {
-	stop context.CancelFunc
+	stop context.CancelCauseFunc
 	done chan struct{} // closed once it has returned
 }
 
@@ -64,7 +64,7 @@ func (c *listenersChange) Commit() {
 	c.l.warnings = warnings
 	for _, sock := range left {
 		if a := c.l.serving[sock]; a != nil {
-			a.stop()
+			a.stop(c.cause(sock))
 			<-a.done
 			delete(c.l.serving, sock)
 		}
@@ -79,14 +79,22 @@ func (c *listenersChange) Commit() {
 	}
 }
 
+// cause is why nobody accepts on sock any more: it is closed, or another name has taken it over with those who wait there.
+func (c *listenersChange) cause(sock *listener.Socket) error {
+	if c.change.Moved(sock) {
+		return nil
+	}
+	return proxy.ErrClosing
+}
+
 // accept starts the goroutine of sock. The caller holds mu.
 func (l *listeners) accept(sock *listener.Socket) {
-	ctx, stop := context.WithCancel(l.alive)
+	ctx, stop := context.WithCancelCause(l.alive)
 	a := &accepting{stop: stop, done: make(chan struct{})}
 	l.serving[sock] = a
 	l.group.Go(func() error {
 		defer close(a.done)
-		defer stop()
+		defer stop(nil)
 		if err := l.server.Serve(ctx, sock.Name, sock); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("listener %q: %s: %w", sock.Name, sock.Address, err)
 		}
@@ -100,8 +108,12 @@ func (l *listeners) accept(sock *listener.Socket) {
 func (l *listeners) stop() error {
 	l.mu.Lock()
 	l.stopped = true
-	for _, a := range l.serving {
-		a.stop()
+	for sock, a := range l.serving {
+		if sock.Inherited {
+			a.stop(nil)
+		} else {
+			a.stop(proxy.ErrClosing)
+		}
 	}
 	l.mu.Unlock()
 	err := l.group.Wait()
