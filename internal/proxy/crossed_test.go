@@ -75,6 +75,7 @@ func TestNoCallerGetsAnothersAnswer(t *testing.T) {
 					framing = fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body)
 				}
 				text := fmt.Sprintf("%s /mine?%d,%d,%t HTTP/1.1\r\nHost: localhost\r\n%s", method, status, n%3, n%4 == 0, framing)
+				_ = c.SetDeadline(time.Now().Add(patience))
 				if _, err := io.WriteString(c.Conn, text); err != nil {
 					c = k.redial(c)
 					continue
@@ -95,6 +96,7 @@ func TestNoCallerGetsAnothersAnswer(t *testing.T) {
 			<-begin
 			for i := range each {
 				target := fmt.Sprintf("/other-%d-%d?200,%d,false", o, i, i%2)
+				_ = c.SetDeadline(time.Now().Add(patience))
 				if _, err := io.WriteString(c.Conn, get(target)); err != nil {
 					t.Errorf("%s: %v", target, err)
 					return
