@@ -48,8 +48,8 @@ func (x *session) conclude(up *upload) {
 	next := reuseAfter(&w.req, &w.resp, e.early, e.conn.Reserved())
 	switch {
 	case w.uw > w.ur: // bytes that were not asked for
-		if next == byAnyone {
-			e.conn.Endpoint().Distrust(x.server.time())
+		if next != never {
+			e.conn.Endpoint().Distrust(x.server.time(), next != byAnyone)
 		}
 		next = never
 	case w.uw == len(w.up.B): // no room left to notice them
@@ -63,23 +63,24 @@ func (x *session) conclude(up *upload) {
 		x.keepConn(0, 0)
 	case byCaller:
 		x.reserves = true
-		x.keepConn(x.number, x.late())
+		x.keepConn(x.number, x.late(minLate))
 	case afterARest:
-		x.keepConn(0, x.late())
+		x.keepConn(0, x.late(minRest))
 	default:
 		x.closeConn(metrics.ClosedByResponse)
 	}
 }
 
-// An answer to what a request had as its body takes about as long as that to the request.
+// An answer to what a request had as its body takes about as long as that to the request. But a server, or this host, may be busy.
 const (
-	minLate = 20 * time.Millisecond
+	minLate = 100 * time.Millisecond
+	minRest = 500 * time.Millisecond
 	maxLate = 2 * time.Second
 )
 
 // late is for how long such an answer may still come.
-func (x *session) late() time.Duration {
-	return min(max(2*x.server.time().Sub(x.work.exchange.start), minLate), maxLate)
+func (x *session) late(least time.Duration) time.Duration {
+	return min(max(2*x.server.time().Sub(x.work.exchange.start), least), maxLate)
 }
 
 func hasBody(r *http1.Request) bool {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
@@ -48,8 +49,8 @@ func (e *Endpoint) usable(c *Conn, now time.Time) bool {
 		why, fit = metrics.ClosedFault, false
 	case c.wire.Buffered() || c.socket.Readable():
 		said := c.said()
-		if said == unasked && c.ready.IsZero() { // with a reserved one that was to be expected
-			e.Distrust(now)
+		if said == unasked {
+			e.Distrust(now, c.reserved || !c.ready.IsZero())
 		}
 		why, fit = metrics.ClosedByUpstream, said == nothing
 	}
@@ -135,12 +136,25 @@ func (c *Conn) said() words {
 	return nothing
 }
 
-// distrustFor is for how long the connections of an Endpoint carry one exchange each, once it has sent what nobody asked for.
+// distrustFor is for how long an Endpoint is taken for what it was seen to be.
 const distrustFor = time.Minute
 
-// Distrust tells that the server has sent, on a connection that was not reserved, what nobody had asked for. Had that come a moment
-// later, it would have been the answer to the next request: for a minute from now, Keep keeps no connection to it.
-func (e *Endpoint) Distrust(now time.Time) { e.trusted.Store(now.Add(distrustFor).UnixNano()) }
+// Distrust tells that the server has sent what nobody had asked for. Had that come a moment later, it would have been the answer to
+// the next request. body is that a request before had one: then the server does not read bodies as such, and for a minute no
+// connection is kept after one. Otherwise none is kept at all.
+func (e *Endpoint) Distrust(now time.Time, body bool) {
+	since := &e.trusted
+	if body {
+		since = &e.readsBodies
+	}
+	since.Store(now.Add(distrustFor).UnixNano())
+}
+
+// trusts reports whether c may be kept.
+func (e *Endpoint) trusts(c *Conn, now time.Time) bool {
+	is := func(since *atomic.Int64) bool { t := since.Load(); return t == 0 || now.UnixNano() >= t }
+	return is(&e.trusted) && (c.ready.IsZero() || is(&e.readsBodies))
+}
 
 // Keep gives c back after an exchange that left it in order. promise is for how long the upstream said that it will
 // keep it, less than 0 when it did not say. How old c is Take and sweep look at.
@@ -154,15 +168,15 @@ func (c *Conn) Keep(now time.Time, promise time.Duration) {
 	}
 	if c.brimful || c.wire.Buffered() {
 		said := c.said()
-		if said == unasked && c.ready.IsZero() {
-			e.Distrust(now)
+		if said == unasked {
+			e.Distrust(now, c.reserved || !c.ready.IsZero())
 		}
 		if said != nothing {
 			c.close(metrics.ClosedByResponse) // there is more than the response: whose answer would it become?
 			return
 		}
 	}
-	if t := e.trusted.Load(); t != 0 && now.UnixNano() < t {
+	if !e.trusts(c, now) {
 		c.close(metrics.ClosedByResponse)
 		return
 	}
