@@ -62,7 +62,7 @@ func onStage(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*s
 // commands are the verbs of the scripts beside testscript's own:
 //
 //	upstream                     a TLS server that demands a client certificate; writes tls/; sets UPSTREAM, SERIAL
-//	renew                        a new client certificate in place of the one in tls/; sets SERIAL
+//	renew [DAYS]                 a new client certificate in place of the one in tls/, valid for so long; sets SERIAL
 //	reroot                       a second CA in tls/ca.crt
 //	held                         waits until the upstream holds a request for /hold
 //	release                      lets the upstream answer what it holds

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -23,8 +26,11 @@ type upstream struct {
 	held int
 }
 
+// daysOfValidity is beyond the time from which certificates are warned of.
+const daysOfValidity = 60
+
 func newUpstream() (*upstream, error) {
-	authority, err := demo.NewAuthority(demo.AuthorityOptions{})
+	authority, err := demo.NewAuthority(demo.AuthorityOptions{NotAfter: time.Now().AddDate(0, 0, 90)})
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +65,10 @@ func (u *upstream) close() {
 }
 
 // renew writes a new client certificate to tls/ and tells the script its serial.
-func (u *upstream) renew(ts *testscript.TestScript) {
-	issued, err := u.authority.Client("billing")
+func (u *upstream) renew(ts *testscript.TestScript, days int) {
+	issued, err := u.authority.Issue(demo.Request{
+		CommonName: "billing", Usage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, NotAfter: time.Now().AddDate(0, 0, days),
+	})
 	ts.Check(err)
 	_, _, err = issued.Write(ts.MkAbs("tls"), "client")
 	ts.Check(err)
@@ -75,7 +83,7 @@ func cmdUpstream(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.MkdirAll(ts.MkAbs("tls"), 0o755))
 	_, err = u.authority.Write(ts.MkAbs("tls"), "ca")
 	ts.Check(err)
-	u.renew(ts)
+	u.renew(ts, daysOfValidity)
 	ts.Setenv("UPSTREAM", u.URL())
 
 	// And a certificate that has nothing to do with it.
@@ -95,7 +103,13 @@ func theUpstream(ts *testscript.TestScript) *upstream {
 
 func cmdRenew(ts *testscript.TestScript, neg bool, args []string) {
 	plain(ts, neg, "renew", args, 0)
-	theUpstream(ts).renew(ts)
+	days := daysOfValidity
+	if len(args) > 0 {
+		var err error
+		days, err = strconv.Atoi(args[0])
+		ts.Check(err)
+	}
+	theUpstream(ts).renew(ts, days)
 }
 
 // cmdReroot puts a second CA beside the upstream's.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
 	"github.com/mtls-proxy/mtls-proxy/internal/identity"
@@ -59,6 +60,7 @@ func (f *Found) loaded(identities []*identity.Identity, bundles []*trust.Bundle)
 			f.Warnings = append(f.Warnings, fmt.Sprintf("identity %q: %s", id.Name, w))
 		}
 	}
+	f.Warnings = append(f.Warnings, expiring(identities, time.Now())...)
 	for _, b := range bundles {
 		for _, w := range b.Warnings {
 			f.Warnings = append(f.Warnings, fmt.Sprintf("trust %q: %s", b.Name, w))

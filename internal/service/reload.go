@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admin"
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
@@ -70,6 +71,7 @@ func (s *service) advise() {
 	for _, w := range slices.Concat(s.advice(), listening) {
 		s.logger.Warn("something needs attention", "what", w)
 	}
+	s.recordExpiry(time.Now())
 }
 
 // published shows the new generation to operators and lets go of the one

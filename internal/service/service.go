@@ -38,8 +38,7 @@ const (
 	// is sent only when it changed.
 	statusEvery = 3 * time.Second
 
-	// expiryWarningDays is how long before its end a certificate is named in
-	// the log every day.
+	// expiryWarningDays is how long before its end a certificate is warned of.
 	expiryWarningDays = 14
 
 	// extendBy is how much time a drain asks for, every half of it.
@@ -93,6 +92,7 @@ type service struct {
 	behind    sync.WaitGroup  // of what generations do behind exchanges
 	state     atomic.Value
 	last      lastReload
+	expiry    recordedExpiry
 	current   atomic.Pointer[current] // nil before the first generation
 }
 

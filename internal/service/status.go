@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
@@ -186,7 +187,11 @@ func (s *service) warnings() []string {
 	}
 	_, listening := s.listeners.status(nil)
 	_, operating := s.admin.status()
-	return slices.Concat(list, s.advice(), listening, operating)
+	list = slices.Concat(list, s.advice(), listening, operating)
+	if cur := s.current.Load(); cur != nil {
+		list = append(list, expiring(cur.snap.Identities, time.Now())...)
+	}
+	return list
 }
 
 // advice is what the configuration and its files give reason to say, though
@@ -241,21 +246,17 @@ func (s *service) statusLine() string {
 }
 
 // tellStatus keeps the service manager's line, which is told now, up to date
-// until ctx ends, and once a day names the certificates that are about to
+// until ctx ends, and once a day records the certificates that are about to
 // expire.
 func (s *service) tellStatus(ctx context.Context, told string) {
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
-	var warned time.Time
 	for {
 		if line := s.statusLine(); line != told {
 			told = line
 			s.report(s.notify.Status(line))
 		}
-		if now := time.Now(); now.Sub(warned) >= 24*time.Hour {
-			warned = now
-			s.warnOfExpiry(now)
-		}
+		s.recordExpiry(time.Now())
 		select {
 		case <-ctx.Done():
 			return
@@ -264,13 +265,51 @@ func (s *service) tellStatus(ctx context.Context, told string) {
 	}
 }
 
-func (s *service) warnOfExpiry(now time.Time) {
+// recordedExpiry is when the certificates that are about to expire were last recorded.
+type recordedExpiry struct {
+	mu sync.Mutex
+	at map[certificate]time.Time // of those that serve
+}
+
+type certificate struct{ identity, serial string }
+
+// recordExpiry records each certificate that is about to expire: when it comes into service, and then once a day.
+func (s *service) recordExpiry(now time.Time) {
+	s.expiry.mu.Lock()
+	defer s.expiry.mu.Unlock()
+	before := s.expiry.at
+	s.expiry.at = make(map[certificate]time.Time)
 	for _, id := range s.current.Load().snap.Identities {
-		if days := daysLeft(id.NotAfter, now); days < expiryWarningDays {
-			s.logger.Warn("certificate expires", "event", logging.CertificateExpiring, "identity", id.Name, "serial", id.Serial,
-				"days", days, "not_after", id.NotAfter.UTC().Format(time.RFC3339))
+		days := daysLeft(id.NotAfter, now)
+		if days >= expiryWarningDays {
+			continue
+		}
+		c := certificate{id.Name, id.Serial}
+		last, recorded := before[c]
+		if recorded && now.Sub(last) < 24*time.Hour {
+			s.expiry.at[c] = last
+			continue
+		}
+		s.expiry.at[c] = now
+		s.logger.Warn("certificate expires", "event", logging.CertificateExpiring, "identity", id.Name, "serial", id.Serial,
+			"days", days, "not_after", id.NotAfter.UTC().Format(time.RFC3339))
+	}
+}
+
+// expiring warns of the certificates that are about to expire.
+func expiring(ids []*identity.Identity, now time.Time) (warnings []string) {
+	for _, id := range ids {
+		date := id.NotAfter.UTC().Format(time.DateOnly)
+		switch days := daysLeft(id.NotAfter, now); {
+		case days < 0:
+			warnings = append(warnings, fmt.Sprintf("identity %q: the certificate expired on %s; renew it", id.Name, date))
+		case days == 0:
+			warnings = append(warnings, fmt.Sprintf("identity %q: the certificate expires within a day, on %s; renew it", id.Name, date))
+		case days < expiryWarningDays:
+			warnings = append(warnings, fmt.Sprintf("identity %q: the certificate expires in %s, on %s; renew it", id.Name, count(days, "day"), date))
 		}
 	}
+	return warnings
 }
 
 // ready answers /readyz. Upstreams do not count: their absence is no reason to

@@ -78,7 +78,7 @@ func issue(template, ca *x509.Certificate, caKey *ecdsa.PrivateKey, out string) 
 	}
 	template.SerialNumber.SetBit(template.SerialNumber, 119, 1)
 	template.NotBefore = time.Now().Add(-time.Hour)
-	template.NotAfter = time.Now().Add(24 * time.Hour)
+	template.NotAfter = time.Now().AddDate(0, 0, 60)
 	if ca == nil {
 		ca, caKey = template, key
 	}
