@@ -180,6 +180,12 @@ func (l *Log) Close(timeout time.Duration) error {
 	return fmt.Errorf("close log: the last record was not written within %v", timeout)
 }
 
+// Debugging reports whether records of the level debug are taken. Ask before making one up.
+func (l *Log) Debugging() bool { return l.enabled(hclog.Debug) }
+
+// Tracing is the same for the level trace.
+func (l *Log) Tracing() bool { return l.enabled(hclog.Trace) }
+
 func (l *Log) enabled(level hclog.Level) bool { return int32(level) >= l.level.Load() }
 
 // write is the only goroutine that writes. It ends after Close once the queue is empty, or when Close is tired of waiting.

@@ -84,6 +84,7 @@ func (x *session) begin(ctx context.Context, n int) {
 	}
 	e.counts = x.policy.Unrouted
 	f := x.choose()
+	x.routed(f)
 	patience := decideFor
 	if e.route != nil {
 		patience = e.route.Upstream.Timeout().Request

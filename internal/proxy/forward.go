@@ -24,10 +24,15 @@ func (x *session) forward(ctx context.Context) {
 	}
 	for {
 		f := x.ask(ctx)
-		if why := x.condition(f); why == 0 || !x.retry(ctx, f, why) {
-			x.deliver(f)
-			return
+		why := x.condition(f)
+		if why != 0 && x.retry(ctx, f, why) {
+			continue
 		}
+		if why != 0 {
+			x.tryFailed(f, false)
+		}
+		x.deliver(f)
+		return
 	}
 }
 
@@ -111,6 +116,7 @@ func (x *session) connect(ctx context.Context) *fault.Fault {
 		}
 	}
 	e.conn = c
+	x.connectionChosen()
 	x.up.Store(c)
 	if why := x.reason(); why.cancelled() { // before anybody could know of c
 		x.drop(nil)

@@ -105,7 +105,7 @@ func start(t testing.TB, s setup) *kit {
 	for name, o := range s.others {
 		k.others[name] = open(o)
 	}
-	k.log, err = logging.New(logging.Options{Level: "debug", Format: "json", Stderr: k.lines})
+	k.log, err = logging.New(logging.Options{Level: "info", Format: "json", Stderr: k.lines})
 	k.must(err)
 	k.metrics = metrics.New(metrics.Options{Faults: faults()})
 	k.store.Publish(k.build(k.text(s.config), nil))

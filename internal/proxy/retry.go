@@ -72,6 +72,7 @@ func (x *session) retry(ctx context.Context, f *fault.Fault, why upstream.Condit
 		u.Metrics().RetryDenied()
 		return false
 	}
+	x.tryFailed(f, true)
 	u.Metrics().Retried(retryReason(why))
 	e.retries++
 	x.abandonTry(now, f)

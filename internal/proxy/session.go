@@ -127,19 +127,27 @@ func (x *session) live(ctx context.Context) {
 			x.turnAway(limit)
 			_ = x.socket.Close()
 			x.end()
+			x.callerLeft(limit)
 			return
 		}
 	}
+	first := !x.entered
 	x.entered = true
 	x.identify()
+	if first {
+		x.callerConnected()
+	}
+	why := "the next process goes on"
 	switch x.converse(ctx) {
 	case over:
+		why = x.whyOver()
 		x.hangUp()
 	case parked:
 		return // it may have another goroutine by now
 	case kept:
 	}
 	x.end()
+	x.callerLeft(why)
 }
 
 // exit is why a session's goroutine ends.

@@ -13,6 +13,7 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/logging"
 	"github.com/mtls-proxy/mtls-proxy/internal/reload"
 	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
+	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
 )
 
 // reload carries out one reload and tells everybody how it ended.
@@ -58,6 +59,9 @@ func (a announcer) Ready(out reload.Outcome) {
 	s.metrics.ReloadResult(out.OK(), out.At)
 	if out.OK() {
 		s.advise()
+		for _, change := range out.Changes {
+			s.logger.Debug("setting changed", "generation", out.Generation, "change", change)
+		}
 		s.logger.Info("generation published", "event", logging.Published, "generation", out.Generation, "changes", len(out.Changes))
 	} else {
 		s.logger.Error("reload refused", "event", logging.ReloadRefused, "generation", out.Generation, "err", out.Error)
@@ -80,7 +84,8 @@ func (s *service) published(cfg *config.Config, old, next *snapshot.Snapshot) {
 	figures := next.Publication()
 	s.metrics.Publish(figures)
 	s.current.Store(&current{cfg, next, figures})
-	s.behind.Go(func() { next.Run(s.alive, old, snapshot.Told{Upstream: s.upstreamChanged, Store: s.storeChanged}) })
+	told := snapshot.Told{Upstream: &upstream.Told{Event: s.upstreamChanged, Verbose: s.log.Debugging}, Store: s.storeChanged}
+	s.behind.Go(func() { next.Run(s.alive, old, told) })
 	if old != nil {
 		old.Retire(next)
 	}
@@ -88,10 +93,13 @@ func (s *service) published(cfg *config.Config, old, next *snapshot.Snapshot) {
 
 // build makes the next generation. What it complains about is in a file.
 func (s *service) build(ctx context.Context, cfg *config.Config, prev *snapshot.Snapshot) (*snapshot.Snapshot, error) {
+	begin := time.Now()
 	next, err := snapshot.Build(ctx, cfg, prev, s.metrics)
 	if err != nil {
 		return nil, BadConfiguration{located(cfg, err)}
 	}
+	s.logger.Debug("generation built", "generation", next.Generation, "routes", len(cfg.Route), "upstreams", len(cfg.Upstream),
+		"took", time.Since(begin))
 	return next, nil
 }
 

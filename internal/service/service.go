@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -175,7 +176,13 @@ func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan 
 	})}
 	s.logging = &logSettings{log: log, stderr: o.Stderr, now: logOptions(cfg, o.Stderr)}
 	s.reloader = reload.New(reload.Options{
-		Load:      load,
+		Load: func() (*config.Config, error) {
+			cfg, err := load()
+			if err == nil {
+				s.logger.Debug("configuration read", "files", strings.Join(cfg.Files, " "))
+			}
+			return cfg, err
+		},
 		Build:     s.build,
 		Store:     s.store,
 		Parts:     []reload.Part{s.listeners, s.admin, s.logging},

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"crypto/tls"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
@@ -22,6 +23,12 @@ func (s *service) upstreamChanged(e upstream.Event) {
 		s.logger.Warn("names not resolved", "upstream", e.Upstream, "err", e.Err)
 	case upstream.ResolveRecovered:
 		s.logger.Info("names resolved again", "upstream", e.Upstream)
+	case upstream.ConnOpened:
+		s.logger.Debug("connected to upstream", "upstream", e.Upstream, "endpoint", e.Endpoint, "tls", tls.VersionName(e.TLS),
+			"resumed", e.Resumed, "took", e.For.Round(time.Microsecond))
+	case upstream.ConnClosed:
+		s.logger.Debug("connection to upstream closed", "upstream", e.Upstream, "endpoint", e.Endpoint, "why", e.Why.String(),
+			"age", e.For.Round(time.Millisecond))
 	}
 }
 

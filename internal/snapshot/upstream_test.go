@@ -193,7 +193,7 @@ func TestRunLastsAsLongAsWhatItBrought(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			snap.Run(t.Context(), prev, Told{Upstream: func(upstream.Event) {}})
+			snap.Run(t.Context(), prev, Told{Upstream: &upstream.Told{Event: func(upstream.Event) {}}})
 		}()
 		return done
 	}

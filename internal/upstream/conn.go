@@ -159,4 +159,7 @@ func (c *Conn) close(why metrics.CloseReason) {
 	_ = c.tls.Close()
 	c.wire.Rest()
 	c.e.o.Metrics.ConnClosed(why)
+	if c.e.up.isVerbose() {
+		c.e.up.tellVerbosely(Event{Kind: ConnClosed, Endpoint: c.e.id, Why: why, For: time.Since(c.born)})
+	}
 }

@@ -144,6 +144,11 @@ func (e *Endpoint) secure(ctx context.Context, nc net.Conn) (*Conn, error) {
 	}
 	e.up.active.Add(1)
 	e.o.Metrics.ConnOpened()
+	if e.up.isVerbose() {
+		e.up.tellVerbosely(Event{
+			Kind: ConnOpened, Endpoint: e.id, TLS: c.tls.ConnectionState().Version, Resumed: c.resumed, For: time.Since(c.born),
+		})
+	}
 	return c, nil
 }
 

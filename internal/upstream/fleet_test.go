@@ -95,7 +95,7 @@ func (f *fleet) run(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.all.Run(ctx, func(e Event) { f.events <- e })
+		f.all.Run(ctx, &Told{Event: func(e Event) { f.events <- e }})
 	}()
 	t.Cleanup(func() {
 		cancel()

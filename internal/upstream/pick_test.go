@@ -346,7 +346,7 @@ func TestFailedLookupsAreToldOnceAndCounted(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			u.Run(ctx, func(e Event) { kinds = append(kinds, e.Kind) })
+			u.Run(ctx, &Told{Event: func(e Event) { kinds = append(kinds, e.Kind) }})
 		}()
 		time.Sleep(10 * time.Second)
 		z.set("a.test", "10.0.0.1 10.0.0.2")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
+	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 	"github.com/mtls-proxy/mtls-proxy/internal/resolve"
 )
 
@@ -20,6 +21,8 @@ const (
 	BreakerChanged                     // Change
 	ResolveFailed                      // Err; once, until it succeeds again
 	ResolveRecovered
+	ConnOpened // Endpoint, TLS, Resumed, For: to make it; for developers alone
+	ConnClosed // Endpoint, Why, For: since it was made; likewise
 )
 
 // Event is a change of state that an operator may want to know of.
@@ -28,9 +31,18 @@ type Event struct {
 	At       time.Time
 	Upstream string
 	Endpoint string         // its Address
-	For      time.Duration  // how long it is ejected
+	For      time.Duration  // how long it is ejected, or see the kind
 	Change   breaker.Change // of the circuit breaker
 	Err      error
+	TLS      uint16              // the version
+	Resumed  bool                // the TLS session
+	Why      metrics.CloseReason // a connection was closed
+}
+
+// Told is who wants to know of Events. Nothing but further events waits for it.
+type Told struct {
+	Event   func(Event)
+	Verbose func() bool // whether those for developers are wanted now; nil: never
 }
 
 // maxEvents is how many events wait for Run to tell them. What does not fit is counted all the same, and not told.
@@ -45,9 +57,9 @@ type events struct {
 
 func newEvents() events { return events{some: make(chan struct{}, 1)} }
 
-func (q *events) put(e Event) {
+func (q *events) put(e Event, most int) {
 	q.mu.Lock()
-	if len(q.waiting) < maxEvents {
+	if len(q.waiting) < most {
 		q.waiting = append(q.waiting, e)
 	}
 	q.mu.Unlock()
@@ -76,13 +88,27 @@ func (u *Upstream) tell(e Event) {
 	if e.At.IsZero() {
 		e.At = time.Now()
 	}
-	u.events.put(e)
+	u.events.put(e, maxEvents)
+}
+
+// isVerbose reports whether events for developers are wanted.
+func (u *Upstream) isVerbose() bool {
+	wanted := u.verbose.Load()
+	return wanted != nil && (*wanted)()
+}
+
+// tellVerbosely is tell for events that only developers want. It leaves room for the others.
+func (u *Upstream) tellVerbosely(e Event) {
+	e.Upstream, e.At = u.o.Name, time.Now()
+	u.events.put(e, maxEvents/2)
 }
 
 // Run keeps an Upstream up to date until ctx is done or it is retired: it looks names up, again and again, checks
-// endpoints as Options.Check says, and tries those that get no exchanges. It tells each Event to told, unless that is nil; nothing but further events waits for
-// told. It is called once. All goroutines that it starts have ended when it returns.
-func (u *Upstream) Run(ctx context.Context, told func(Event)) {
+// endpoints as Options.Check says, and tries those that get no exchanges. It tells each Event to told, which may be nil. It is called once. All goroutines that it starts have ended when it returns.
+func (u *Upstream) Run(ctx context.Context, told *Told) {
+	if told != nil && told.Verbose != nil {
+		u.verbose.Store(&told.Verbose)
+	}
 	var group sync.WaitGroup
 	defer group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -108,7 +134,7 @@ func (u *Upstream) Run(ctx context.Context, told func(Event)) {
 			u.recoverEndpoints(ctx, &group)
 			for _, e := range u.events.take() {
 				if told != nil {
-					told(e)
+					told.Event(e)
 				}
 			}
 		}

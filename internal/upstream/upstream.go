@@ -41,11 +41,12 @@ type Upstream struct {
 	budget   *breaker.Budget
 	dialer   *conn.Dialer
 
-	active atomic.Int64
-	cut    atomic.Pointer[time.Time] // when a retired Upstream's exchanges are to end
-	over   chan struct{}             // closed by Retire
-	events events                    // for Run to tell
-	fresh  chan struct{}             // holds one when list has changed, for health checks
+	active  atomic.Int64
+	cut     atomic.Pointer[time.Time]   // when a retired Upstream's exchanges are to end
+	over    chan struct{}               // closed by Retire
+	events  events                      // for Run to tell
+	verbose atomic.Pointer[func() bool] // Told.Verbose of Run
+	fresh   chan struct{}               // holds one when list has changed, for health checks
 
 	recovery recovery // of endpoints that get no exchanges
 
