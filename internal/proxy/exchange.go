@@ -230,7 +230,7 @@ func (x *session) consult() *fault.Fault {
 	ticket, wait, ok := e.route.Upstream.Breaker().Admit(e.start)
 	if !ok {
 		f := fault.New(fault.CircuitBreakerOpen, nil)
-		f.RetryAfter = wait
+		f.RetryAfter = e.route.Upstream.RetryAfter(wait)
 		return f
 	}
 	e.ticket = ticket

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/balance"
@@ -24,6 +25,7 @@ const (
 type recovery struct {
 	try    func(*Endpoint, context.Context) error
 	places chan struct{} // bounds how many trials there are at a time
+	missed atomic.Int32  // endpoints whose last trial failed, and is repeated
 
 	mu    sync.Mutex       // guards what follows
 	under map[*member]bool // endpoints with a goroutine of their own; nil stands for those that no lookup has found yet
@@ -70,6 +72,15 @@ func (u *Upstream) recoverEndpoints(ctx context.Context, group *sync.WaitGroup) 
 	}
 }
 
+// RetryAfter is when it makes sense to ask again for an exchange that the circuit breaker refused for so long: sooner where
+// trials find out by themselves when the upstream is back.
+func (u *Upstream) RetryAfter(refused time.Duration) time.Duration {
+	if u.recovery.missed.Load() > 0 {
+		return min(refused, time.Second)
+	}
+	return refused
+}
+
 // out reports whether trials of m make sense.
 func (u *Upstream) out(m *member, now time.Time) bool {
 	refuses := u.breaker.Refuses(now)
@@ -88,9 +99,19 @@ func (u *Upstream) out(m *member, now time.Time) bool {
 
 // recoverEndpoint tries m until it is not out any more, or turns out to have been reachable all the time.
 func (u *Upstream) recoverEndpoint(ctx context.Context, m *member) {
-	begun := time.Now()
+	begun, missed := time.Now(), false
+	miss := func(now bool) {
+		switch {
+		case now && !missed:
+			u.recovery.missed.Add(1)
+		case !now && missed:
+			u.recovery.missed.Add(-1)
+		}
+		missed = now
+	}
+	defer miss(false)
 	// What was not there yet when the circuit breaker opened, was not reachable.
-	missed := m == nil || u.breaker.Refuses(begun) && m.Data.joined.After(u.breaker.Last().At)
+	miss(m == nil || u.breaker.Refuses(begun) && m.Data.joined.After(u.breaker.Last().At))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -106,11 +127,11 @@ func (u *Upstream) recoverEndpoint(ctx context.Context, m *member) {
 		err := u.tryOnce(ctx, m)
 		switch {
 		case err != nil:
-			missed = true
+			miss(true)
 		case missed:
 			now := time.Now()
 			in, closed := m.Recover(now), u.breaker.Recover(start, now)
-			missed = !in && !closed
+			miss(!in && !closed)
 		default:
 			u.recovery.goesOn(m, func() bool { return false })
 			return

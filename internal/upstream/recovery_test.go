@@ -102,6 +102,9 @@ func TestCircuitBreakerClosesWhenConnectionsComeAboutAgain(t *testing.T) {
 			tr.trip()
 			tr.wait(downtime)
 			tr.want(t, breaker.Open, "while nothing is reached,")
+			if got := tr.RetryAfter(time.Minute); got != time.Second {
+				t.Errorf("RetryAfter() = %v while nothing is reached, want 1s", got)
+			}
 			if n, most := tr.tried(a), int(downtime/minTrialPause)+1; n < most-1 || n > most {
 				t.Errorf("%d connections were tried in %v; want four a second", n, downtime)
 			}
@@ -112,6 +115,9 @@ func TestCircuitBreakerClosesWhenConnectionsComeAboutAgain(t *testing.T) {
 			tr.wait(time.Minute)
 			if n := tr.tried(a); n != 0 {
 				t.Errorf("%d connections were tried after that", n)
+			}
+			if got := tr.RetryAfter(time.Minute); got != time.Minute {
+				t.Errorf("RetryAfter() = %v after that, want 1m", got)
 			}
 			tr.away(true, a)
 		}
