@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"maps"
 	"math"
 	"math/bits"
 	"slices"
@@ -50,6 +51,13 @@ func (v *durationVec) remove(labels ...string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.series, key(labels))
+}
+
+// keep removes all series but those.
+func (v *durationVec) keep(labels map[[2]string]bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	maps.DeleteFunc(v.series, func(k [2]string, _ *durations) bool { return !labels[k] })
 }
 
 func key(labels []string) (k [2]string) {

@@ -14,7 +14,7 @@ type Exchange struct {
 	since time.Time
 
 	begun, ended atomic.Uint64
-	duration     *durations
+	duration     atomic.Pointer[durations] // of its route, or of all routes of its upstream; Publish decides
 	upstream     *Upstream
 }
 
@@ -28,9 +28,23 @@ func (m *Metrics) Exchange(listener, route, upstream string) *Exchange {
 	if e := m.exchanges[k]; e != nil && e.upstream == u {
 		return e
 	}
-	e := &Exchange{key: k, since: time.Now(), duration: m.durations.with(k.route, k.upstream), upstream: u}
+	e := &Exchange{key: k, since: time.Now(), upstream: u}
+	e.timed(m, len(m.exchanges) >= maxTimedRoutes)
 	m.exchanges[k] = e
 	return e
+}
+
+// timed chooses the series that has the durations of e: that of its route, or the one that all routes of its upstream share. It
+// returns the labels of that.
+func (e *Exchange) timed(m *Metrics, together bool) [2]string {
+	labels := [2]string{e.key.route, e.key.upstream}
+	if together && e.key.route != None {
+		labels[0] = Every
+	}
+	if d := e.duration.Load(); d == nil || d.labels[0] != labels[0] {
+		e.duration.Store(m.durations.with(labels[:]...))
+	}
+	return labels
 }
 
 func orNone(s string) string {
@@ -49,7 +63,7 @@ func (e *Exchange) Begin() {
 // fromUpstream tells whether it was the upstream's answer or ours. d runs from the complete head to the last byte.
 func (e *Exchange) End(status int, fromUpstream bool, d time.Duration) {
 	e.ended.Add(1)
-	e.duration.observe(d)
+	e.duration.Load().observe(d)
 	e.upstream.tally.response(status, fromUpstream)
 }
 

@@ -2,6 +2,7 @@
 package metrics
 
 import (
+	"maps"
 	"net/http"
 	"runtime"
 	"slices"
@@ -16,6 +17,9 @@ import (
 
 // None is the label value for an exchange that was answered before a route or an upstream was chosen.
 const None = "-"
+
+// Every is the label value for all routes of an upstream, where there are too many for each to have series of its own.
+const Every = "*"
 
 // Options are what New needs to know about the rest of the program.
 type Options struct {
@@ -122,6 +126,10 @@ const (
 	maxInitialUpstreams = 20
 )
 
+// maxTimedRoutes bounds the series that are for one route beside requests_total, which is one. Each histogram is 1.4 KB of a scrape,
+// and as much memory.
+const maxTimedRoutes = 2000 // by listener, route and upstream
+
 func (m *Metrics) fewExchanges() bool {
 	return len(m.published.Load().Exchanges) <= maxInitialExchanges
 }
@@ -168,6 +176,9 @@ type Publication struct {
 	RateKeys     []string // of all rate limits; each counts from now on, at 0
 	Admission    Admission
 }
+
+// together reports whether the routes of an upstream share all series but those of requests_total.
+func (p *Publication) together() bool { return len(p.Exchanges) > maxTimedRoutes }
 
 // Pool is an upstream with a view of its pool and of its endpoints. Both are called at every scrape and must not block.
 type Pool struct {
@@ -216,7 +227,7 @@ func (m *Metrics) prune(p *Publication) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 
-	// A duration series is shared by all listeners of a route, an upstream by all of its routes.
+	// A duration series is shared by all listeners of a route, or by all routes of an upstream, and an upstream by all of its routes.
 	durations := make(map[[2]string]bool)
 	upstreams := map[string]bool{None: true}
 	for _, x := range p.Upstreams {
@@ -225,18 +236,11 @@ func (m *Metrics) prune(p *Publication) {
 	kept := make(map[exchangeKey]bool)
 	for _, e := range p.Exchanges {
 		kept[e.key] = true
-		durations[[2]string{e.key.route, e.key.upstream}] = true
+		durations[e.timed(m, p.together())] = true
 		upstreams[e.key.upstream] = true
 	}
-	for k := range m.exchanges {
-		if kept[k] {
-			continue
-		}
-		delete(m.exchanges, k)
-		if !durations[[2]string{k.route, k.upstream}] {
-			m.durations.remove(k.route, k.upstream)
-		}
-	}
+	maps.DeleteFunc(m.exchanges, func(k exchangeKey, _ *Exchange) bool { return !kept[k] })
+	m.durations.keep(durations)
 	for name := range m.upstreams {
 		if !upstreams[name] {
 			delete(m.upstreams, name)

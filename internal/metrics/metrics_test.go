@@ -300,13 +300,50 @@ func TestALargeConfigurationIsScrapedByWhatHappened(t *testing.T) {
 	e.End(502, false, time.Millisecond)
 	for _, want := range []string{
 		`mtls_proxy_requests_total{listener="http",route="/upstream-7/route-3",upstream="upstream-7"} 1`,
-		`mtls_proxy_requests_in_progress{listener="http",route="/upstream-7/route-3",upstream="upstream-7"} 0`,
-		`mtls_proxy_request_duration_seconds_count{route="/upstream-7/route-3",upstream="upstream-7"} 1`,
+		`mtls_proxy_requests_in_progress{listener="http",route="*",upstream="upstream-7"} 0`,
+		`mtls_proxy_request_duration_seconds_count{route="*",upstream="upstream-7"} 1`,
 		`mtls_proxy_response_status_codes_total{code="502",upstream="upstream-7"} 1`,
 		`mtls_proxy_request_errors_total{fault="response_reset",upstream="upstream-7"} 1`,
 		`mtls_proxy_connection_errors_total{fault="response_reset",upstream="upstream-7"} 1`,
 	} {
 		wantLine(t, m, want)
+	}
+}
+
+// When all of thousands of routes were used, their upstreams share what is more than a counter.
+func TestALargeConfigurationInUseIsScraped(t *testing.T) {
+	m, p := newMetrics(t)
+	large := *p
+	for u := range 1000 {
+		name := fmt.Sprintf("upstream-%d", u)
+		large.Upstreams = append(large.Upstreams, Pool{Upstream: m.Upstream(name), Stats: func() (int, int) { return 0, 0 }})
+		for r := range 10 {
+			large.Exchanges = append(large.Exchanges, m.Exchange("http", fmt.Sprintf("/%s/route-%d", name, r), name))
+		}
+	}
+	m.Publish(&large)
+	for _, e := range large.Exchanges {
+		e.Begin()
+		e.End(200, true, time.Millisecond)
+	}
+	lines := scrape(t, m)
+	if n := len(strings.Join(lines, "\n")); n > 5<<20 {
+		t.Errorf("a scrape of 1,000 upstreams and 10,000 routes, all of them used, has %d bytes; 5 MiB is the bound", n)
+	}
+	wantLine(t, m, `mtls_proxy_request_duration_seconds_count{route="*",upstream="upstream-7"} 10`)
+	wantLine(t, m, `mtls_proxy_requests_total{listener="http",route="/upstream-7/route-3",upstream="upstream-7"} 1`)
+
+	// With fewer routes, each has its own again, and the shared series are gone.
+	few := *p
+	few.Exchanges = append(slices.Clone(p.Exchanges), large.Exchanges[len(p.Exchanges)])
+	few.Upstreams = append(slices.Clone(p.Upstreams), large.Upstreams[len(p.Upstreams)])
+	m.Publish(&few)
+	few.Exchanges[len(p.Exchanges)].End(200, true, time.Millisecond)
+	wantLine(t, m, `mtls_proxy_request_duration_seconds_count{route="/upstream-0/route-0",upstream="upstream-0"} 1`)
+	for _, line := range scrape(t, m) {
+		if strings.Contains(line, `route="*"`) {
+			t.Errorf("still there: %s", line)
+		}
 	}
 }
 

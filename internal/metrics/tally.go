@@ -196,7 +196,8 @@ func (c *tallyCollector) Collect(to chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, n uint64, since time.Time, labels ...string) {
 		to <- prometheus.MustNewConstMetricWithCreatedTimestamp(d, prometheus.CounterValue, float64(n), since, labels...)
 	}
-	few := c.m.fewExchanges()
+	few, together := c.m.fewExchanges(), c.m.published.Load().together()
+	inProgress := make(map[exchangeKey]uint64)
 	for _, e := range exchanges {
 		ended := e.ended.Load() // before begun, or there might be fewer of those
 		begun, k := e.begun.Load(), e.key
@@ -204,7 +205,13 @@ func (c *tallyCollector) Collect(to chan<- prometheus.Metric) {
 			continue
 		}
 		counter(c.requests, begun, e.since, k.listener, k.route, k.upstream)
-		to <- prometheus.MustNewConstMetric(c.inProgress, prometheus.GaugeValue, float64(begun-ended), k.listener, k.route, k.upstream)
+		if together && k.route != None {
+			k.route = Every
+		}
+		inProgress[k] += begun - ended
+	}
+	for k, n := range inProgress {
+		to <- prometheus.MustNewConstMetric(c.inProgress, prometheus.GaugeValue, float64(n), k.listener, k.route, k.upstream)
 	}
 	few = c.m.fewUpstreams()
 	for _, u := range upstreams {
