@@ -149,6 +149,22 @@ func checkAllowedHost(s string) (fact, hint string) {
 	return quote(s) + " is not a host name", `write a name as in "api.localhost", or "*" for any`
 }
 
+func checkAllowedOrigin(s string) (fact, hint string) {
+	const example = `write it as in "https://app.example.net" or "http://localhost:3000"`
+	scheme, rest, _ := strings.Cut(s, "://")
+	switch {
+	case s == "*":
+		return `"*" would let every web page in`, `browser_requests = "allow" turns the guard off`
+	case scheme != "http" && scheme != "https":
+		return quote(s) + " begins with neither http:// nor https://", example
+	case isHost(rest), isAuthority(rest):
+		return "", ""
+	case strings.HasSuffix(rest, "/"):
+		return quote(s) + " is more than an origin", "leave out the slash at its end"
+	}
+	return quote(s) + " is not an origin", example
+}
+
 func checkRouteHost(s string) (fact, hint string) {
 	name := strings.TrimPrefix(s, "*.")
 	switch {
@@ -204,7 +220,7 @@ func checkPath(s string) (fact, hint string) {
 			}
 			b, _ := strconv.ParseUint(s[i+1:i+3], 16, 8)
 			switch {
-			case strings.IndexByte("/\\.%", byte(b)) >= 0 || b < ' ' || b == 0x7f:
+			case strings.IndexByte("/\\.%", byte(b)) >= 0 || b < ' ' || b == 0x7f || b == ';' || b == '?' || b == '#':
 				return quote(s) + " has an encoded byte that servers disagree about (" + s[i:i+3] + ")", "write the prefix without it"
 			case isPathByte(byte(b)):
 				return quote(s) + " encodes a character that needs no code", "write " + string(rune(b)) + " for " + s[i:i+3]
@@ -214,7 +230,13 @@ func checkPath(s string) (fact, hint string) {
 			i += 2
 		}
 	}
+	if strings.Contains(s, ";") {
+		return quote(s) + ` has a ";", where some servers end a segment`, "write the prefix without it"
+	}
 	for i, segment := range strings.Split(s[1:], "/") {
+		if strings.HasSuffix(segment, "%20") || strings.HasSuffix(segment, ".") && strings.Trim(segment, ".") != "" {
+			return quote(s) + " has a segment that ends in a dot or a blank, which some servers cut off", "write the prefix without it"
+		}
 		switch name, _, _ := strings.Cut(segment, ";"); {
 		case name == "." || name == "..":
 			return quote(s) + " has a dot segment", "write the path that it stands for"

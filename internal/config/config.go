@@ -187,6 +187,7 @@ type HealthCheck struct {
 type Listener struct {
 	Address                 []string        `toml:"address"` // "127.0.0.1:8080", "[::1]:8080", "unix:/abs/path"; empty: only sockets from systemd
 	AllowedHosts            []string        `toml:"allowed_hosts"`
+	AllowedOrigins          []string        `toml:"allowed_origins"`
 	BrowserRequests         BrowserRequests `toml:"browser_requests"`
 	UnixMode                FileMode        `toml:"unix_mode"`
 	UnixGroup               string          `toml:"unix_group"`                 // name or number; "": the group of the process

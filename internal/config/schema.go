@@ -136,7 +136,7 @@ func schema() []setting {
 		{pattern: "listener.*.allow_groups", later: "use a Unix socket with unix_mode and unix_group"},
 		{pattern: "listener.*.allowed_hosts", kind: list, check: checkAllowedHost},
 		{pattern: "listener.*.browser_requests", kind: choice, allowed: []string{string(BrowserDeny), string(BrowserAllow)}},
-		{pattern: "listener.*.allowed_origins", later: remove},
+		{pattern: "listener.*.allowed_origins", kind: list, check: checkAllowedOrigin},
 		{pattern: "listener.*.unix_mode", kind: mode},
 		{pattern: "listener.*.unix_group", kind: text, check: checkGroup},
 		{pattern: "listener.*.max_connections_per_caller", kind: integer, least: 0, most: 1_000_000},

@@ -115,14 +115,14 @@ type entry struct {
 // docs/faults.md shows the same rows.
 var vocabulary = [...]entry{
 	{AmbiguousPath, 400, Caller, "http_request_error",
-		"The path selects another route once dot segments, doubled or encoded slashes and backslashes are resolved.",
-		"Send the path in its plain form, without \"..\", \"//\", \"%2f\" or \"\\\"."},
+		"Servers exist that read the path as one of another route, or as one outside of the route's prefix.",
+		"Send the path in its plain form, without \"..\", \"//\", \";\", \"\\\" or needless escapes, and in the case of the routes; or give that spelling a route of its own."},
 	{BadRequest, 400, Caller, "http_request_error",
 		"The request breaks the rules of HTTP/1.1, so it was not passed on and the connection was closed.",
 		"Correct the program that sends it; the detail names the rule."},
 	{BrowserRequestDenied, 403, Caller, "http_request_denied",
 		"The request comes from a web page, and a web page must not borrow the client certificate.",
-		"Call from a program instead; browser_requests = \"allow\" turns this guard off for a whole listener."},
+		"Call from a program, and without Origin; an origin that may call belongs into the listener's allowed_origins."},
 	{CallerGone, 499, Caller, "http_request_error",
 		"The caller closed its connection before the answer was complete.",
 		"If callers give up too early, raise their timeout above the upstream's response time."},

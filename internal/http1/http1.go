@@ -6,9 +6,10 @@ package http1
 
 // Limits bound a message. A zero member stands for its default.
 type Limits struct {
-	MaxRequestLine int // bytes without CRLF; 0: 16 KiB
-	MaxHead        int // bytes from the first to the empty line's CRLF, and of a trailer section likewise; 0: 64 KiB
-	MaxFields      int // 0: one for each 32 bytes of MaxHead, and 128 at least
+	MaxRequestLine int  // bytes without CRLF; 0: 16 KiB
+	MaxHead        int  // bytes from the first to the empty line's CRLF, and of a trailer section likewise; 0: 64 KiB
+	AnyHost        bool // a Host that is none is taken, as Request.OddHost
+	MaxFields      int  // 0: one for each 32 bytes of MaxHead, and 128 at least
 }
 
 // bytesPerField is how many bytes of a head its fields have on average, at least. Shorter ones take more memory than they say.

@@ -14,6 +14,7 @@ type Request struct {
 	Host           []byte // the authority asked for: of an absolute target, else the Host field; nil for HTTP/1.0 without
 	Path, Query    []byte // of the target, byte for byte; Query begins with its "?"; Path of AsteriskForm is "*"
 
+	OddHost        bool // Host is there and is none, which Limits.AnyHost permits; Request.Host is nil then
 	KeepAliveToken bool // HTTP/1.0 with "Connection: keep-alive": tell it when the connection stays open
 	Expect100      bool // an HTTP/1.1 caller waits for 100 (Continue) before it sends the body
 	Idempotency    bool // Idempotency-Key is there
@@ -80,7 +81,7 @@ func (r *Request) parse(b []byte, l *Limits) (n int, _ flaw) {
 		return 0, flawHeadTooLarge
 	}
 	r.buf = nil
-	return n, r.finish()
+	return n, r.finish(l.AnyHost)
 }
 
 // overdue is asked when b holds no whole head.
@@ -190,12 +191,12 @@ func (h *Head) readVersion(v []byte) flaw {
 }
 
 // finish reads the meaning of a head that is whole.
-func (r *Request) finish() flaw {
+func (r *Request) finish(anyHost bool) flaw {
 	r.MaxForwards = -1
 	if bad := r.readTarget(); bad != sound {
 		return bad
 	}
-	if bad := r.readFields(); bad != sound {
+	if bad := r.readFields(anyHost); bad != sound {
 		return bad
 	}
 	if bad := r.readConnection(); bad != sound {
@@ -220,7 +221,7 @@ func (r *Request) finish() flaw {
 	return sound
 }
 
-func (r *Request) readFields() flaw {
+func (r *Request) readFields(anyHost bool) flaw {
 	hosts := 0
 	for i := range r.Fields {
 		f := &r.Fields[i]
@@ -231,7 +232,11 @@ func (r *Request) readFields() flaw {
 				return flawTwoHosts
 			}
 			if !validHost(f.Value) {
-				return flawHost
+				if !anyHost {
+					return flawHost
+				}
+				r.OddHost = r.Host == nil // else that of the target holds
+				continue
 			}
 			if r.Host == nil {
 				r.Host = f.Value // the target's own authority goes first, RFC 9112 section 3.2.2

@@ -115,7 +115,7 @@ func (r *Request) Append(dst []byte, w *RequestRewrite) []byte {
 	if r.Expect100 {
 		dst = append(dst, "Expect: 100-continue\r\n"...)
 	}
-	if w.Edits != nil {
+	if w.Edits != nil && string(r.Method) != "TRACE" { // whose answer shows its sender what came, secrets of the operator's included
 		dst = append(dst, w.Edits.lines...)
 	}
 	trailers := r.acceptsTrailers()

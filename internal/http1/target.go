@@ -96,7 +96,7 @@ func validHost(h []byte) bool {
 			return false
 		}
 	}
-	return end == len(h) || h[end] == ':' && validPort(h[end+1:])
+	return end == len(h) || h[end] == ':' && (end+1 == len(h) || validPort(h[end+1:])) // RFC 3986 section 3.2.3: it may be empty
 }
 
 func validPort(p []byte) bool {

@@ -184,6 +184,10 @@ func (x *session) choose() *fault.Fault {
 	}
 	e.route = x.snap.Routes[rule]
 	e.counts = x.policy.Exchanges[rule]
+	if r.OddHost && e.route.OwnHost {
+		return fault.New(fault.BadRequest, nil).
+			WithDetail("The Host field is no host name, and the upstream's host = \"preserve\" would pass it on.")
+	}
 	if r.Framing == http1.Length && r.ContentLength > e.route.MaxBody {
 		return tooLarge(e.route.MaxBody)
 	}

@@ -5,27 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
 )
 
-// guard keeps web pages from borrowing our certificate. On loopback every browser on this host is a caller, and any page
-// can make it send requests; where it can not, as on Unix sockets, there is nothing to guard.
+// guard keeps web pages from borrowing our certificate. Every browser on this host is a caller, and any page can make it send requests, also
+// to an address of this host other than loopback; where none can, as on Unix sockets, there is nothing to guard.
 func (x *session) guard(snap *snapshot.Snapshot, l *snapshot.Listener, r *http1.Request) *fault.Fault {
-	if !x.loopback {
+	if !x.local {
 		return nil
 	}
-	// A page whose own name was made to resolve to 127.0.0.1 is of the same origin as we are, for its browser. Its name
+	// A page whose own name was made to resolve to this host is of the same origin as we are, for its browser. Its name
 	// gives it away.
 	if len(r.Host) > 0 && !bytes.Equal(r.Host, x.allowed) { // a caller asks for one host, as a rule
-		if !x.allowsHost(snap, l, r.Host) {
+		switch {
+		case x.allowsHost(snap, l, r.Host):
+			x.allowed = append(x.allowed[:0], r.Host...)
+		case r.Form == http1.AbsoluteForm && l.NamesUpstream(hostName(r.Host)):
+			// A program that takes us for its HTTP proxy; a browser that was deceived sends a path.
+		default:
 			return fault.New(fault.HostNotAllowed, fmt.Errorf("the host asked for is %q", r.Host))
 		}
-		x.allowed = append(x.allowed[:0], r.Host...)
 	}
-	if !l.Guarded {
+	if !l.Guarded || r.Origin != nil && l.AllowsOrigin(bytes.ToLower(r.Origin)) {
 		return nil
 	}
 	switch {
@@ -34,31 +39,47 @@ func (x *session) guard(snap *snapshot.Snapshot, l *snapshot.Listener, r *http1.
 	case r.AccessControlRequestMethod != nil:
 		return fault.New(fault.BrowserRequestDenied, errors.New("a CORS preflight"))
 	case r.Origin != nil && !sameOrigin(r.Origin, r.Host):
-		return fault.New(fault.BrowserRequestDenied, errors.New("a foreign Origin"))
+		return fault.New(fault.BrowserRequestDenied, errors.New("Origin is neither what Host says nor among allowed_origins"))
 	}
 	return nil
 }
 
-func (x *session) allowsHost(snap *snapshot.Snapshot, l *snapshot.Listener, host []byte) bool {
-	name := host
+// hostName is host in lower case, without its port and the dot of the root.
+func hostName(host []byte) []byte {
 	if i := bytes.LastIndexByte(host, ':'); i >= 0 && host[len(host)-1] != ']' {
-		name = host[:i]
+		host = host[:i]
 	}
-	if l.AllowsHost(name) {
-		return true
-	}
-	lower := bytes.ToLower(name)
-	return l.AllowsHost(bytes.TrimSuffix(lower, []byte("."))) || snap.Table.NamesHost(l.Name, host)
+	return bytes.TrimSuffix(bytes.ToLower(host), []byte("."))
 }
 
-// sameOrigin reports whether origin is that of a page that we sent.
+func (x *session) allowsHost(snap *snapshot.Snapshot, l *snapshot.Listener, host []byte) bool {
+	name := hostName(host)
+	return l.AllowsHost(name) || snap.Table.NamesHost(l.Name, host) || x.isOwnAddress(name)
+}
+
+// isOwnAddress reports whether host is the address that the caller has connected to. Nobody can make that resolve to another.
+func (x *session) isOwnAddress(host []byte) bool {
+	tcp, ok := x.socket.LocalAddr().(*net.TCPAddr)
+	if !ok {
+		return false
+	}
+	ip, err := netip.ParseAddr(string(bytes.TrimSuffix(bytes.TrimPrefix(host, []byte("[")), []byte("]"))))
+	return err == nil && ip.Unmap() == tcp.AddrPort().Addr().Unmap().WithZone("")
+}
+
+// sameOrigin reports whether origin is that of a page that we sent, or of a program that calls us and says so, as libraries for WebSocket do.
 func sameOrigin(origin, host []byte) bool {
-	rest, ok := bytes.CutPrefix(origin, []byte("http://"))
-	return ok && bytes.EqualFold(rest, host)
+	for _, scheme := range [...]string{"http://", "ws://"} {
+		if rest, ok := bytes.CutPrefix(origin, []byte(scheme)); ok {
+			return bytes.EqualFold(bytes.TrimSuffix(rest, []byte(":80")), bytes.TrimSuffix(host, []byte(":80")))
+		}
+	}
+	return false
 }
 
-// isLoopback reports whether a is an address that this host reaches by itself only.
-func isLoopback(a net.Addr) bool {
-	tcp, ok := a.(*net.TCPAddr)
-	return ok && tcp.IP.IsLoopback()
+// isLocal reports whether the caller of c is on this host: it came to, or from, an address that only this host reaches or has.
+func isLocal(c net.Conn) bool {
+	local, ok := c.LocalAddr().(*net.TCPAddr)
+	remote, ok2 := c.RemoteAddr().(*net.TCPAddr)
+	return ok && (local.IP.IsLoopback() || ok2 && (remote.IP.IsLoopback() || remote.IP.Equal(local.IP)))
 }

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"net"
+	"strings"
 	"testing"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
@@ -12,8 +14,8 @@ func TestBrowserGuard(t *testing.T) {
 		text  string
 		token fault.Token
 	}
-	run := func(t *testing.T, config string, cases table, unix bool) {
-		k := start(t, setup{config: config})
+	run := func(t *testing.T, config string, cases table, unix bool, upstream ...string) {
+		k := start(t, setup{config: config, settings: strings.Join(upstream, "")})
 		path := ""
 		if unix {
 			path = k.unix()
@@ -43,6 +45,12 @@ func TestBrowserGuard(t *testing.T) {
 			"127.0.0.1":              {host("127.0.0.1:1"), ok},
 			"[::1]":                  {host("[::1]:8080"), ok},
 			"HTTP/1.0 without":       {"GET / HTTP/1.0\r\n\r\n", ok},
+			"an empty port":          {host("localhost:"), ok},
+			"our address":            {host("127.0.0.1:1"), ok},
+			"another address":        {host("127.0.0.2"), fault.HostNotAllowed},
+			"of a program":           {get("/", "Origin: http://localhost"), ok},
+			"of a program's socket":  {get("/", "Origin: ws://localhost:80"), ok},
+			"with a path":            {get("/", "Origin: http://localhost/x"), fault.BrowserRequestDenied},
 			"empty":                  {host(""), fault.BadRequest},
 			"rebound name":           {host("evil.example"), fault.HostNotAllowed},
 			"rebound with a port":    {host("evil.example:8080"), fault.HostNotAllowed},
@@ -72,6 +80,26 @@ func TestBrowserGuard(t *testing.T) {
 			"not":   {host("other.test"), fault.HostNotAllowed},
 		}, false)
 	})
+	t.Run("the upstream's name", func(t *testing.T) {
+		run(t, "", table{
+			"in Host":           {"GET / HTTP/1.1\r\nHost: vendor.example:8080\r\nOrigin: http://vendor.example:8080\r\nSec-Fetch-Site: same-origin\r\n\r\n", fault.HostNotAllowed},
+			"in the target":     {"GET http://vendor.example/ HTTP/1.1\r\nHost: vendor.example\r\n\r\n", ok},
+			"another in target": {"GET http://other.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", fault.HostNotAllowed},
+		}, false, "server_name = \"vendor.example\"\nverify_peer = \"peer_names\"\npeer_names = [\"localhost\"]")
+	})
+	t.Run("the upstream's name, allowed", func(t *testing.T) {
+		run(t, "[listener.http]\nallowed_hosts = [\"vendor.example\"]\n", table{
+			"that is allowed": {host("vendor.example"), ok},
+		}, false, "server_name = \"vendor.example\"\nverify_peer = \"peer_names\"\npeer_names = [\"localhost\"]")
+	})
+	t.Run("allowed_origins", func(t *testing.T) {
+		run(t, "[listener.http]\nallowed_origins = [\"https://App.example\"]\n", table{
+			"named":            {get("/", "Origin: https://app.example", "Sec-Fetch-Site: cross-site"), ok},
+			"named, preflight": {request("OPTIONS", "/", "Origin: https://app.example", "Access-Control-Request-Method: POST"), ok},
+			"not named":        {get("/", "Origin: https://app.example:444"), fault.BrowserRequestDenied},
+			"no Origin":        {get("/", "Sec-Fetch-Site: cross-site"), fault.BrowserRequestDenied},
+		}, false)
+	})
 	t.Run("any host", func(t *testing.T) {
 		run(t, "[listener.http]\nallowed_hosts = [\"*\"]\n", table{
 			"any":        {host("evil.example"), ok},
@@ -86,9 +114,23 @@ func TestBrowserGuard(t *testing.T) {
 	})
 	t.Run("Unix socket", func(t *testing.T) {
 		run(t, "", table{
-			"any host":   {host("evil.example"), ok},
-			"cross site": {get("/", "Sec-Fetch-Site: cross-site", "Origin: https://evil.example"), ok},
+			"any host":    {host("evil.example"), ok},
+			"cross site":  {get("/", "Sec-Fetch-Site: cross-site", "Origin: https://evil.example"), ok},
+			"a path":      {host("/run/x.sock"), ok},
+			"an escaped":  {host("%2Ftmp%2Fp.sock"), ok},
+			"in hex":      {host("2f746d702f702e736f636b:0"), ok},
+			"empty":       {host(""), ok},
+			"rubbish":     {host("a b\"c"), ok},
+			"two":         {"GET / HTTP/1.1\r\nHost: /a\r\nHost: /a\r\n\r\n", fault.BadRequest},
+			"none at all": {"GET / HTTP/1.1\r\n\r\n", fault.BadRequest},
 		}, true)
+	})
+	t.Run("Unix socket, host passed on", func(t *testing.T) {
+		run(t, "", table{
+			"passed on":     {host("localhost"), ok},
+			"not passed on": {host("/run/x.sock"), fault.BadRequest},
+			"nor an empty":  {host(""), fault.BadRequest},
+		}, true, `host = "preserve"`)
 	})
 }
 
@@ -108,4 +150,31 @@ func TestAllowedHostsAreAskedForAgain(t *testing.T) {
 	k.reload(allow("other.test"))
 	c.send(ask("api.test")).answer().problem(k, fault.HostNotAllowed)
 	c.send(ask("other.test")).answer().ok(k)
+}
+
+// A browser on this host reaches every address of it.
+func TestBrowserGuardOnOtherAddressesOfThisHost(t *testing.T) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addresses {
+		ip, ok := a.(*net.IPNet)
+		if !ok || ip.IP.IsLoopback() || ip.IP.IsLinkLocalUnicast() {
+			continue
+		}
+		k := start(t, setup{})
+		ln, err := net.Listen("tcp", net.JoinHostPort(ip.IP.String(), "0"))
+		k.must(err)
+		k.serve("http", ln)
+		address := ln.Addr().String()
+		ask := func(fields string) answer {
+			return k.connect("tcp", address).send("GET / HTTP/1.1\r\nHost: " + address + "\r\n" + fields + "\r\n").answer()
+		}
+		ask("").ok(k)
+		ask("Sec-Fetch-Site: cross-site\r\n").problem(k, fault.BrowserRequestDenied)
+		k.connect("tcp", address).send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n").answer().problem(k, fault.HostNotAllowed)
+		return
+	}
+	t.Log("this host has no address but loopback: nothing was tested")
 }

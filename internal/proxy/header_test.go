@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/demo"
+	"github.com/mtls-proxy/mtls-proxy/internal/fault"
 )
 
 func TestHostSent(t *testing.T) {
@@ -154,4 +155,34 @@ func TestVersions(t *testing.T) {
 		t.Errorf("head %q", head)
 	}
 	c.read("GET /old HTTP/1.1")
+}
+
+// The answer to a TRACE shows its sender what the upstream got.
+func TestTraceCarriesNothingOfTheOperators(t *testing.T) {
+	const secret = "[[route]]\nMETHODS\nrequest_headers.set.Authorization = \"Bearer secret\"\nrequest_headers.add.X-Key = \"secret\"\n"
+	echo := script(func(c *demo.Conn) {
+		for {
+			head, err := c.ReadHead()
+			if err != nil {
+				return
+			}
+			c.WriteString(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(head), head))
+		}
+	})
+	t.Run("not named", func(t *testing.T) {
+		k := start(t, setup{upstream: echo, config: strings.ReplaceAll(secret, "METHODS\n", "")})
+		a := k.dial().send(request("TRACE", "/x")).answer().problem(k, fault.MethodNotAllowed)
+		if allow := a.Header.Get("Allow"); strings.Contains(allow, "TRACE") || !strings.Contains(allow, "GET") {
+			t.Errorf("Allow: %q", allow)
+		}
+		if a := k.dial().send(get("/x")).answer().ok(k); !strings.Contains(a.text, "secret") {
+			t.Errorf("the upstream of a GET did not get the operator's fields: %q", a.text)
+		}
+	})
+	t.Run("named", func(t *testing.T) {
+		k := start(t, setup{upstream: echo, config: strings.ReplaceAll(secret, "METHODS", `methods = ["TRACE"]`)})
+		if a := k.dial().send(request("TRACE", "/x")).answer().ok(k); strings.Contains(a.text, "secret") {
+			t.Errorf("the caller got %q", a.text)
+		}
+	})
 }

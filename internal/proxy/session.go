@@ -18,17 +18,17 @@ import (
 
 // session is one connection of a caller: one goroutine that reads requests and answers them, one after the other.
 type session struct {
-	server   *Server
-	socket   *conn.Socket
-	name     string // of the listener
-	address  string // the caller's IP address; "" on a Unix socket
-	share    []byte // what the share of connections goes by: that, or who the caller is
-	shares   *admission.Shares
-	loopback bool
-	probe    bool   // the watchdog's own; set before the goroutine starts
-	number   uint64 // in the order of their coming; likewise
-	start    func() // gives it a goroutine, when it has none
-	metrics  *metrics.Listener
+	server  *Server
+	socket  *conn.Socket
+	name    string // of the listener
+	address string // the caller's IP address; "" on a Unix socket
+	share   []byte // what the share of connections goes by: that, or who the caller is
+	shares  *admission.Shares
+	local   bool   // the caller is on this host, where it may be a browser
+	probe   bool   // the watchdog's own; set before the goroutine starts
+	number  uint64 // in the order of their coming; likewise
+	start   func() // gives it a goroutine, when it has none
+	metrics *metrics.Listener
 
 	word     atomic.Uint64 // see phase
 	deadline atomic.Int64  // of the phase, on the server's clock
@@ -102,7 +102,7 @@ func (w *work) clear() {
 
 func newSession(s *Server, snap *snapshot.Snapshot, policy *snapshot.Listener, c net.Conn) *session {
 	x := &session{
-		server: s, socket: conn.NewSocket(c), name: policy.Name, loopback: isLoopback(c.LocalAddr()),
+		server: s, socket: conn.NewSocket(c), name: policy.Name, local: isLocal(c),
 		metrics: policy.Metrics, shares: policy.Shares, snap: snap, policy: policy, buffers: snap.Buffers(),
 	}
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
@@ -258,7 +258,7 @@ func (x *session) serve(ctx context.Context) (done bool) {
 	x.drained = false
 	for {
 		if w.w > w.r {
-			n, err := w.req.Parse(w.in.B[w.r:w.w], &x.snap.Limits.HTTP)
+			n, err := w.req.Parse(w.in.B[w.r:w.w], x.headLimits())
 			switch {
 			case err != nil:
 				x.refuse(err)
@@ -293,6 +293,14 @@ func (x *session) serve(ctx context.Context) (done bool) {
 			return x.retire()
 		}
 	}
+}
+
+// headLimits bound the heads of requests. On a Unix socket no browser calls, and programs put all kinds of things into Host there.
+func (x *session) headLimits() *http1.Limits {
+	if x.address == "" {
+		return &x.snap.Limits.UnixHTTP
+	}
+	return &x.snap.Limits.HTTP
 }
 
 // isBlank reports whether b is the beginning of the empty line that may come before a request. Some callers end a body

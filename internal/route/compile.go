@@ -13,13 +13,15 @@ type compiledRule struct {
 	listener string
 	host     string // lower case; of a wildcard what follows "*."
 	wildcard bool
-	raw      string // the prefix as a request would carry it, without a slash at its end
-	decoded  string // the same, its escapes resolved
+	prefix   string // as a request would carry it, without a slash at its end
 	methods  []string
+
+	strip, add string
+	below      string // no reading of the path that is sent leaves that, escapes resolved; "" where add is
 }
 
 func compileRule(r Rule) (compiledRule, error) {
-	c := compiledRule{listener: r.Listener, host: strings.ToLower(r.Host), raw: strings.TrimSuffix(r.PathPrefix, "/")}
+	c := compiledRule{listener: r.Listener, host: strings.ToLower(r.Host), prefix: strings.TrimSuffix(r.PathPrefix, "/")}
 	if c.host != "" {
 		c.host, c.wildcard = strings.CutPrefix(c.host, "*.")
 		if err := checkHost(c.host); err != nil {
@@ -31,7 +33,14 @@ func compileRule(r Rule) (compiledRule, error) {
 			return c, fmt.Errorf("path prefix %q: %w", r.PathPrefix, err)
 		}
 	}
-	c.decoded = string(unescape(nil, []byte(c.raw), everything))
+	c.strip, c.add = strings.TrimSuffix(r.StripPrefix, "/"), strings.TrimSuffix(r.AddPrefix, "/")
+	if c.add != "" {
+		if err := checkPrefix(c.add); err != nil {
+			return c, fmt.Errorf("added prefix %q: %w", r.AddPrefix, err)
+		}
+		rest, _ := strings.CutPrefix(c.prefix, c.strip)
+		c.below = decoded.of(c.add + rest)
+	}
 	if slices.Contains(r.Methods, "") {
 		return c, errors.New("a method is empty")
 	}
@@ -94,7 +103,13 @@ func checkPrefix(prefix string) error {
 	if strings.Contains(decoded, "//") || strings.Contains(decoded, `\`) {
 		return errors.New("holds a doubled slash or a backslash, which some servers read as one slash")
 	}
+	if strings.ContainsAny(decoded, ";?#\x00") {
+		return errors.New(`holds ";", "?", "#" or NUL, where some servers end a segment or the path`)
+	}
 	for segment := range strings.SplitSeq(decoded, "/") {
+		if strings.HasSuffix(segment, " ") || strings.HasSuffix(segment, ".") && strings.Trim(segment, ".") != "" {
+			return errors.New("holds a segment that ends in a dot or a blank, which some servers cut off")
+		}
 		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
 			return errors.New(`holds a "." or ".." segment, which servers resolve`)
 		}
@@ -133,7 +148,8 @@ func newScope(rules []compiledRule, listener string) *scope {
 		default:
 			exact[r.host] = append(exact[r.host], r)
 		}
-		s.prefixes = s.prefixes || r.raw != ""
+		s.prefixes = s.prefixes || r.prefix != ""
+		s.capitals = s.capitals || hasCapitals([]byte(r.prefix))
 	}
 	for host, rs := range exact {
 		s.exact[host] = newPaths(rs)

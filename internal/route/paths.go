@@ -5,9 +5,27 @@ import (
 	"strings"
 )
 
-// paths holds the rules of one host, by prefix, twice: as requests carry them and
-// with escapes resolved.
-type paths struct{ raw, decoded tree }
+// paths holds the rules of one host, by prefix, for each spelling.
+type paths [spellings]tree
+
+// spelling says how the prefixes of a tree are written.
+type spelling uint8
+
+const (
+	decoded   spelling = 1 << iota // escapes are resolved; without, they are as requests carry them
+	folded                         // in lower case
+	spellings = 4
+)
+
+func (s spelling) of(prefix string) string {
+	if s&decoded != 0 {
+		prefix = string(unescape(nil, []byte(prefix), everything))
+	}
+	if s&folded != 0 {
+		prefix = string(lower(nil, []byte(prefix)))
+	}
+	return prefix
+}
 
 // tree is a list of prefixes, sorted, each with a link to the longest one that it
 // begins with. So those that a path begins with are all on one chain, whose
@@ -26,9 +44,10 @@ type choice struct {
 	methods []string // empty: any
 }
 
+// allows reports whether the rule takes the method. TRACE shows its sender what the request carries, so it has to be named.
 func (c *choice) allows(method []byte) bool {
 	if len(c.methods) == 0 {
-		return true
+		return string(method) != "TRACE"
 	}
 	for _, m := range c.methods {
 		if m == string(method) {
@@ -38,17 +57,33 @@ func (c *choice) allows(method []byte) bool {
 	return false
 }
 
+// newPaths makes the trees of rules. Most prefixes are spelt in one way only, and have one tree.
 func newPaths(rules []compiledRule) *paths {
-	return &paths{
-		raw:     newTree(rules, func(r compiledRule) string { return r.raw }),
-		decoded: newTree(rules, func(r compiledRule) string { return r.decoded }),
+	var p paths
+	for i := range p {
+		p[i] = p.same(rules, spelling(i))
+		if p[i] == nil {
+			p[i] = newTree(rules, spelling(i))
+		}
 	}
+	return &p
 }
 
-func newTree(rules []compiledRule, prefix func(compiledRule) string) tree {
+// same returns the tree of an earlier spelling in which all prefixes are what they are in s; nil: there is none.
+func (p *paths) same(rules []compiledRule, s spelling) tree {
+	for earlier := range s {
+		if !slices.ContainsFunc(rules, func(r compiledRule) bool { return earlier.of(r.prefix) != s.of(r.prefix) }) {
+			return p[earlier]
+		}
+	}
+	return nil
+}
+
+func newTree(rules []compiledRule, s spelling) tree {
 	choices := make(map[string][]choice)
 	for _, r := range rules {
-		choices[prefix(r)] = append(choices[prefix(r)], choice{r.index, r.methods})
+		prefix := s.of(r.prefix)
+		choices[prefix] = append(choices[prefix], choice{r.index, r.methods})
 	}
 	t := make(tree, 0, len(choices))
 	for p, c := range choices {
@@ -65,9 +100,8 @@ func newTree(rules []compiledRule, prefix func(compiledRule) string) tree {
 	return t
 }
 
-// each calls f with the rules of every prefix that covers path, the longest
-// first, until f returns false.
-func (t tree) each(path []byte, f func([]choice) bool) {
+// find returns the rules of the longest prefix that covers path; nil: none does.
+func (t tree) find(path []byte) []choice {
 	low, high := 0, len(t) // t[:low] <= path < t[high:]
 	for low < high {
 		mid := int(uint(low+high) / 2)
@@ -78,10 +112,11 @@ func (t tree) each(path []byte, f func([]choice) bool) {
 		}
 	}
 	for i := low - 1; i >= 0; i = t[i].parent {
-		if covers(t[i].prefix, path) && !f(t[i].choices) {
-			return
+		if covers(t[i].prefix, path) {
+			return t[i].choices
 		}
 	}
+	return nil
 }
 
 // covers reports whether path lies at or below prefix. The empty one covers all,

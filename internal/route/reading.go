@@ -3,39 +3,82 @@ package route
 import "bytes"
 
 // A path reaches the upstream as it came, byte for byte, and what reads it there
-// is not ours: it may resolve escapes, once or twice, take backslashes for
-// slashes, merge doubled slashes, and resolve dot segments, before or after. Each
+// is not ours. Servers resolve escapes, once or twice; end it at NUL, as C does, or at an escaped "?" or "#"; take backslashes for slashes; cut
+// parameters from each segment, as Java does; cut dots and blanks from the end of each and take upper case for lower, as Windows does; merge
+// doubled slashes and resolve dot segments, before or after. Each
 // combination is a reading. When one of them falls under another rule than the
 // bytes do, we cannot know whose request it is: /public/..%2fadmin must not reach
-// /admin by the rule of /public.
+// /admin by the rule of /public. When one of what is sent leaves the prefix that was put before it, somebody else's part of the upstream is asked.
 
 const shortPath = 1024 // a doubtful path up to this length is judged without allocating
 
-// doubtful reports whether path could be read in more than one way. It is all
-// that this file costs an ordinary path.
-func doubtful(path []byte) bool {
-	slash := false
+// maxReadBytes bounds the readings of one path, in bytes. A path that has more is taken for ambiguous.
+const maxReadBytes = 256 << 10
+
+// doubt says in how many ways a path could be read.
+type doubt uint8
+
+const (
+	clear    doubt = iota
+	cased          // by its capitals only
+	doubtful       // in any way
+)
+
+// doubts is all that this file costs an ordinary path.
+func doubts(path []byte) doubt {
+	d, last := clear, byte(0)
 	for _, c := range path {
-		if c == '%' || c == '\\' || slash && (c == '/' || c == '.') {
-			return true
+		switch {
+		case c == '%', c == '\\', c == ';', last == '/' && (c == '/' || c == '.'), last == '.' && c == '/':
+			return doubtful
+		case 'A' <= c && c <= 'Z':
+			d = cased
 		}
-		slash = c == '/'
+		last = c
 	}
-	return false
+	if last == '.' {
+		return doubtful
+	}
+	return d
 }
 
 // question asks whether some reading of a path has another outcome than its bytes
 // had. It is a type, not closures, so that its buffers stay on the stack.
 type question struct {
-	scope        *scope
+	scope        *scope // nil: readings are to stay below a prefix
 	host, method []byte
 	rule         int // the outcome for the bytes
 	verdict      Verdict
+
+	below string // escapes resolved
+
+	left int // of maxReadBytes
 }
 
-func (s *scope) readsOtherwise(host, path, method []byte, rule int, v Verdict) bool {
-	q := question{s, host, method, rule, v}
-	if q.separators(path, false) {
+func (s *scope) readsOtherwise(d doubt, host, path, method []byte, rule int, v Verdict) bool {
+	q := question{scope: s, host: host, method: method, rule: rule, verdict: v, left: maxReadBytes}
+	if d == cased {
+		return q.differs(path, 0)
+	}
+	return q.escapes(path)
+}
+
+// leaves reports whether some reading of what is sent for path is not below the rule's prefixes.
+func (r *compiledRule) leaves(path []byte) bool {
+	if r.below == "" || path[0] != '/' {
+		return false
+	}
+	q := question{below: r.below, left: maxReadBytes}
+	if r.strip != "" && covers(r.strip, path) {
+		path = path[len(r.strip):]
+	}
+	var buf [shortPath]byte
+	return q.escapes(append(append(buf[:0], r.add...), path...))
+}
+
+// escapes asks about path, and about what it is when escapes are resolved: all of them, once or twice, or those of separators not.
+func (q *question) escapes(path []byte) bool {
+	if q.ends(path, 0) {
 		return true
 	}
 	if bytes.IndexByte(path, '%') < 0 {
@@ -43,19 +86,34 @@ func (s *scope) readsOtherwise(host, path, method []byte, rule int, v Verdict) b
 	}
 	var buf, other [shortPath]byte
 	once := unescape(buf[:0], path, everything)
-	if q.separators(once, true) {
+	if q.ends(once, decoded) {
 		return true
 	}
-	if kept := unescape(other[:0], path, allButSeparators); len(kept) != len(once) && q.separators(kept, true) {
+	if kept := unescape(other[:0], path, allButSeparators); len(kept) != len(once) && q.ends(kept, decoded) {
 		return true
 	}
 	twice := unescape(other[:0], once, everything)
-	return len(twice) != len(once) && q.separators(twice, true)
+	return len(twice) != len(once) && q.ends(twice, decoded)
+}
+
+// ends asks about path, and about what is left of it when it ends at NUL, "?" or "#".
+func (q *question) ends(path []byte, how spelling) bool {
+	if q.separators(path, how) {
+		return true
+	}
+	if how&decoded == 0 {
+		return false // a request's path has none of them
+	}
+	if i := bytes.IndexByte(path, 0); i >= 0 && q.separators(path[:i], how) {
+		return true
+	}
+	i := bytes.IndexAny(path, "?#")
+	return i >= 0 && q.separators(path[:i], how)
 }
 
 // separators asks about path, and about what it is when backslashes are slashes.
-func (q *question) separators(path []byte, decoded bool) bool {
-	if q.slashes(path, decoded) {
+func (q *question) separators(path []byte, how spelling) bool {
+	if q.segments(path, how) {
 		return true
 	}
 	if bytes.IndexByte(path, '\\') < 0 {
@@ -68,46 +126,160 @@ func (q *question) separators(path []byte, decoded bool) bool {
 			turned[i] = '/'
 		}
 	}
-	return q.slashes(turned, decoded)
+	return q.segments(turned, how)
+}
+
+// segments asks about path, and about what is left of it when parameters, or dots and blanks, or both are cut from the end of each segment.
+func (q *question) segments(path []byte, how spelling) bool {
+	if q.trimmed(path, how) {
+		return true
+	}
+	if bytes.IndexByte(path, ';') < 0 {
+		return false
+	}
+	var buf [shortPath]byte
+	return q.trimmed(cut(buf[:0], path), how)
+}
+
+func (q *question) trimmed(path []byte, how spelling) bool {
+	if q.slashes(path, how) {
+		return true
+	}
+	var buf [shortPath]byte
+	trimmed := trim(buf[:0], path)
+	return len(trimmed) != len(path) && q.slashes(trimmed, how)
 }
 
 // slashes asks about path, and about what is left of it when doubled slashes are
 // merged, dot segments resolved, or both in either order.
-func (q *question) slashes(path []byte, decoded bool) bool {
-	if q.differs(path, decoded) {
+func (q *question) slashes(path []byte, how spelling) bool {
+	if q.differs(path, how) {
 		return true
 	}
 	doubled := bytes.Contains(path, []byte("//"))
 	dots := bytes.Contains(path, []byte("/."))
 	var buf [shortPath]byte
-	if doubled && q.differs(merge(buf[:0], path), decoded) {
+	if doubled && q.differs(merge(buf[:0], path), how) {
 		return true
 	}
 	if !dots {
 		return false
 	}
-	for _, parameters := range [...]bool{false, true} {
+	parameters := bytes.IndexByte(path, ';') >= 0
+	for {
 		resolved := resolve(buf[:0], path, parameters)
-		if q.differs(resolved, decoded) {
+		if q.differs(resolved, how) {
 			return true
 		}
-		if !doubled {
-			continue
+		if doubled {
+			if q.differs(merge(resolved[:0], resolved), how) {
+				return true
+			}
+			merged := merge(buf[:0], path)
+			if q.differs(resolve(merged[:0], merged, parameters), how) {
+				return true
+			}
 		}
-		if q.differs(merge(resolved[:0], resolved), decoded) {
-			return true
+		if !parameters {
+			return false
 		}
-		merged := merge(buf[:0], path)
-		if q.differs(resolve(merged[:0], merged, parameters), decoded) {
-			return true
-		}
+		parameters = false
 	}
-	return false
 }
 
-func (q *question) differs(reading []byte, decoded bool) bool {
-	rule, v := q.scope.find(q.host, reading, q.method, decoded)
-	return rule != q.rule || v != q.verdict
+// differs asks about one reading, and about what is left of it when it ends only now: at NUL, "?" or "#".
+func (q *question) differs(reading []byte, how spelling) bool {
+	if q.isOther(reading, how) {
+		return true
+	}
+	if how&decoded == 0 {
+		return false
+	}
+	if i := bytes.IndexByte(reading, 0); i >= 0 && q.isOther(reading[:i], how) {
+		return true
+	}
+	i := bytes.IndexAny(reading, "?#")
+	return i >= 0 && q.isOther(reading[:i], how)
+}
+
+// isOther asks about one reading, and about what it is in lower case.
+func (q *question) isOther(reading []byte, how spelling) bool {
+	if q.left -= len(reading) + 1; q.left < 0 {
+		return true
+	}
+	if q.scope == nil {
+		// What has escapes as it came is asked about without them.
+		return (how&decoded != 0 || bytes.IndexByte(reading, '%') < 0) && !covers(q.below, reading)
+	}
+	rule, v := q.scope.find(q.host, reading, q.method, how)
+	if rule != q.rule || v != q.verdict {
+		return true
+	}
+	if !q.scope.capitals && !hasCapitals(reading) {
+		return false
+	}
+	var buf [shortPath]byte
+	return !q.same(q.scope.choices(q.host, lower(buf[:0], reading), how|folded))
+}
+
+// same reports whether these rules, found by a path in lower case, are those of the bytes. They are also those of prefixes that only their
+// case tells apart, which the configuration does on purpose.
+func (q *question) same(choices []choice) bool {
+	if q.verdict == NotFound {
+		return choices == nil
+	}
+	for i := range choices {
+		if q.verdict == Found && choices[i].rule == q.rule {
+			return true
+		}
+		if q.verdict == MethodNotAllowed && choices[i].allows(q.method) {
+			return false
+		}
+	}
+	return q.verdict == MethodNotAllowed && choices != nil
+}
+
+// lower appends path to dst in lower case.
+func lower(dst, path []byte) []byte {
+	for _, c := range path {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// cut appends path to dst without the parameters of its segments: from a semicolon to the next slash.
+func cut(dst, path []byte) []byte {
+	in := false
+	for _, c := range path {
+		if in = c == ';' || in && c != '/'; !in {
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+// trim appends path to dst without the dots and blanks at the end of its segments. Dot segments stay, and so do those with blanks behind them.
+func trim(dst, path []byte) []byte {
+	start := len(dst) // of the segment
+	for i := 0; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			dst = append(dst, path[i])
+			continue
+		}
+		segment := bytes.TrimRight(dst[start:], " ")
+		if s := string(segment); s != "." && s != ".." {
+			segment = bytes.TrimRight(segment, ". ")
+		}
+		dst = dst[:start+len(segment)]
+		if i < len(path) {
+			dst = append(dst, '/')
+		}
+		start = len(dst)
+	}
+	return dst
 }
 
 // merge appends path to dst with every run of slashes made one. dst may be path[:0].

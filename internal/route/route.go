@@ -16,8 +16,12 @@ type Rule struct {
 	// PathPrefix covers whole segments: "/bank" is for /bank and /bank/x, not for
 	// /banking. A slash at its end makes no difference.
 	PathPrefix string
-	// Methods are exact, but for GET, which brings HEAD with it.
+	// Methods are exact, but for GET, which brings HEAD with it. Without any, all are taken but TRACE.
 	Methods []string
+
+	// StripPrefix is taken off the path of what is sent, and AddPrefix put before what is left; see http1.RequestRewrite. No reading of
+	// the path that is sent leaves AddPrefix, or what is left of PathPrefix behind it.
+	StripPrefix, AddPrefix string
 }
 
 // Verdict says how a Match went.
@@ -27,7 +31,7 @@ const (
 	Found            Verdict = iota
 	NotFound                 // no rule is for this listener, host and path
 	MethodNotAllowed         // there are such rules, but for other methods; see Table.Allowed
-	Ambiguous                // another reading of the path falls under another rule
+	Ambiguous                // another reading of the path falls under another rule, or one of what is sent leaves the rule's prefixes
 )
 
 func (v Verdict) String() string {
@@ -47,7 +51,7 @@ func (v Verdict) String() string {
 // Table is a compiled list of rules. It never changes, so any number of
 // goroutines may use it.
 type Table struct {
-	rules  int
+	rules  []compiledRule
 	byName map[string]*scope // of the listeners that a rule names
 	others *scope            // of every other listener
 }
@@ -59,13 +63,14 @@ type scope struct {
 	wildcard map[string]*paths // by what follows "*."
 	any      *paths            // of the rules without a host
 	prefixes bool              // some rule has a prefix: only then can the reading of a path matter
+	capitals bool              // some prefix has capitals
 }
 
 // Compile prepares rules for matching; their places in the slice are what Match
 // returns. It refuses a host or prefix that no exchange could ever match.
 func Compile(rules []Rule) (*Table, error) {
 	compiled := make([]compiledRule, len(rules))
-	t := &Table{rules: len(rules), byName: make(map[string]*scope)}
+	t := &Table{rules: compiled, byName: make(map[string]*scope)}
 	for i, r := range rules {
 		c, err := compileRule(r)
 		if err != nil {
@@ -84,42 +89,47 @@ func Compile(rules []Rule) (*Table, error) {
 }
 
 // Len returns the number of rules.
-func (t *Table) Len() int { return t.rules }
+func (t *Table) Len() int { return len(t.rules) }
 
-// Match finds the rule for an exchange. Of the rules that are for its listener,
-// host, path and method, one with that very host goes before one with a wildcard
-// (the longest first), and that before one with no host; then the longest prefix
-// wins, then the order of the rules. The rule is -1 unless the verdict is Found.
+// Match finds the rule for an exchange. Of the rules that are for its listener, host and path, those with that very host go before those
+// with a wildcard (the longest first), and those before the ones with no host; then the longest prefix wins. Of the rules with the same
+// host and prefix, the first that takes the method is the one; if none does, the verdict is MethodNotAllowed, whatever there is with a
+// shorter prefix. The rule is -1 unless the verdict is Found.
 //
 // host may have upper-case letters, a port and a dot at its end. path is as it
-// came, without the query. Where a reader could take the path for another one, by
-// resolving escapes, backslashes, doubled slashes or dot segments, and that one
-// has another rule or none, the verdict is Ambiguous: see reading.go.
+// came, without the query. Where a reader could take the path for another one
+// that has another rule or none, or what is sent for a path outside of the rule's prefixes, the verdict is Ambiguous: see reading.go.
 //
 // Match allocates nothing, save for a doubtful path of more than 1,024 bytes.
 func (t *Table) Match(listener string, host, path, method []byte) (rule int, v Verdict) {
 	s := t.scope(listener)
-	rule, v = s.find(host, path, method, false)
-	if s.prefixes && doubtful(path) && s.readsOtherwise(host, path, method, rule, v) {
+	rule, v = s.find(host, path, method, 0)
+	d := doubts(path)
+	if d == clear && s.capitals {
+		d = cased
+	}
+	if d == clear || !s.prefixes && (rule < 0 || t.rules[rule].below == "") {
+		return rule, v
+	}
+	if s.prefixes && s.readsOtherwise(d, host, path, method, rule, v) {
+		return -1, Ambiguous
+	}
+	if rule >= 0 && d == doubtful && t.rules[rule].leaves(path) {
 		return -1, Ambiguous
 	}
 	return rule, v
 }
 
-// Allowed returns the methods that rules for this listener, host and path name,
+// Allowed returns the methods that are taken for this listener, host and path,
 // sorted: what belongs into the Allow field when Match said MethodNotAllowed.
 func (t *Table) Allowed(listener string, host, path []byte) []string {
-	s := t.scope(listener)
 	var methods []string
-	s.each(host, func(p *paths) bool {
-		p.raw.each(path, func(choices []choice) bool {
-			for _, c := range choices {
-				methods = append(methods, c.methods...)
-			}
-			return true
-		})
-		return true
-	})
+	for _, c := range t.scope(listener).choices(host, path, 0) {
+		if len(c.methods) == 0 {
+			methods = append(methods, "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+		}
+		methods = append(methods, c.methods...)
+	}
 	slices.Sort(methods)
 	return slices.Compact(methods)
 }
@@ -143,28 +153,27 @@ func (t *Table) scope(listener string) *scope {
 	return t.others
 }
 
-// find is Match without the question of readings; decoded says that the escapes
-// of path are resolved.
-func (s *scope) find(host, path, method []byte, decoded bool) (rule int, v Verdict) {
-	rule, v = -1, NotFound
-	s.each(host, func(p *paths) bool {
-		tree := p.raw
-		if decoded {
-			tree = p.decoded
+// find is Match without the question of readings.
+func (s *scope) find(host, path, method []byte, how spelling) (rule int, v Verdict) {
+	choices := s.choices(host, path, how)
+	if choices == nil {
+		return -1, NotFound
+	}
+	for i := range choices {
+		if choices[i].allows(method) {
+			return choices[i].rule, Found
 		}
-		tree.each(path, func(choices []choice) bool {
-			v = MethodNotAllowed
-			for _, c := range choices {
-				if c.allows(method) {
-					rule, v = c.rule, Found
-					return false
-				}
-			}
-			return true
-		})
-		return v != Found
+	}
+	return -1, MethodNotAllowed
+}
+
+// choices returns the rules with the most specific host and the longest prefix for host and path.
+func (s *scope) choices(host, path []byte, how spelling) (found []choice) {
+	s.each(host, func(p *paths) bool {
+		found = p[how].find(path)
+		return found == nil
 	})
-	return rule, v
+	return found
 }
 
 // each calls f for the paths of host, the most specific first, until f returns

@@ -35,6 +35,7 @@ func TestMatch(t *testing.T) {
 		// '-' sorts before '/': a neighbour must not hide a segment.
 		10: {PathPrefix: "/bank-x"},
 		11: {PathPrefix: "/caf%C3%A9"},
+		12: {PathPrefix: "/trace", Methods: []string{"TRACE"}},
 	}
 	table := compile(t, rules...)
 	for _, tt := range []struct {
@@ -65,8 +66,11 @@ func TestMatch(t *testing.T) {
 		{"no host at all", "http", "", "/bank", "GET", 1, Found},
 		{"methods select", "http", "api.localhost", "/admin", "GET", 6, Found},
 		{"GET brings HEAD", "http", "api.localhost", "/admin", "HEAD", 6, Found},
-		{"another method falls to the next rule", "http", "api.localhost", "/admin", "POST", 3, Found},
-		{"methods are case-sensitive", "http", "api.localhost", "/admin", "get", 3, Found},
+		{"another method falls to no other prefix", "http", "api.localhost", "/admin", "POST", -1, MethodNotAllowed},
+		{"methods are case-sensitive", "http", "api.localhost", "/admin", "get", -1, MethodNotAllowed},
+		{"another method falls to the next rule with the prefix", "http", "localhost", "/bank", "PUT", 1, Found},
+		{"TRACE has to be named", "http", "localhost", "/x", "TRACE", -1, MethodNotAllowed},
+		{"TRACE is named", "http", "localhost", "/trace", "TRACE", 12, Found},
 		{"a rule of another listener", "http", "localhost", "/pay", "POST", 0, Found},
 		{"a rule of this listener", "payments", "localhost", "/pay", "POST", 9, Found},
 		{"rules of all listeners hold here too", "payments", "localhost", "/bank", "POST", 1, Found},
@@ -95,9 +99,10 @@ func TestMatchRefuses(t *testing.T) {
 	}{
 		{"localhost", "/", "GET", NotFound, nil},
 		{"localhost", "/read", "POST", MethodNotAllowed, []string{"GET", "HEAD", "OPTIONS"}},
-		{"localhost", "/read/write", "PUT", MethodNotAllowed, []string{"GET", "HEAD", "OPTIONS", "POST"}},
-		{"localhost", "/read/write", "GET", Found, []string{"GET", "HEAD", "OPTIONS", "POST"}},
-		{"other.test", "/", "BREW", Found, nil},
+		{"localhost", "/read/write", "PUT", MethodNotAllowed, []string{"POST"}},
+		{"localhost", "/read/write", "GET", MethodNotAllowed, []string{"POST"}},
+		{"other.test", "/", "BREW", Found, []string{"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}},
+		{"other.test", "/", "TRACE", MethodNotAllowed, []string{"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}},
 	} {
 		rule, v := table.match("http", tt.host, tt.path, tt.method)
 		if v != tt.verdict || (rule == -1) != (v != Found) {
@@ -173,11 +178,85 @@ func TestPathsThatReadTwoWaysAreAmbiguous(t *testing.T) {
 
 func TestAmbiguityAsksForTheMethodToo(t *testing.T) {
 	table := compile(t, Rule{}, Rule{PathPrefix: "/admin", Methods: []string{"POST"}})
-	if _, v := table.match("http", "localhost", "/x/../admin", "GET"); v != Found {
-		t.Errorf("GET /x/../admin: %v; want found: /admin is another rule only for POST", v)
+	for _, method := range []string{"GET", "POST"} { // which /admin refuses, and takes
+		if _, v := table.match("http", "localhost", "/x/../admin", method); v != Ambiguous {
+			t.Errorf("%s /x/../admin: %v; want ambiguous", method, v)
+		}
 	}
-	if _, v := table.match("http", "localhost", "/x/../admin", "POST"); v != Ambiguous {
-		t.Errorf("POST /x/../admin: %v; want ambiguous", v)
+}
+
+// Servers exist that read each of these as /admin.
+func TestSpellingsOfAnotherRoute(t *testing.T) {
+	table := compile(t, Rule{PathPrefix: "/admin"}, Rule{})
+	for _, path := range []string{
+		"/admin;x", "/admin;a=b/c", "/;/admin", "/;x=y/admin/z", "/%61dmin;a=b/c", "/admin%3bx", "/ADMIN", "/Admin/x", "/%41dmin",
+		"/admin.", "/admin./x", "/admin..", "/admin%20", "/admin%20/x", "/admin.%20.", "/admin%00", "/admin%00.html", "/x%00/../../admin%00",
+		"/admin%3f", "/admin%3Fa", "/admin%23", "/x/.. /../admin", "/x/..%20/admin", "/x/;/../../admin", `/x\..\ADMIN;y`, "/.../admin", "/x/%2e%2E;/Admin.",
+	} {
+		if rule, v := table.match("http", "localhost", path, "GET"); v != Ambiguous {
+			t.Errorf("Match(%q) = %d, %v; want ambiguous", path, rule, v)
+		}
+	}
+	for path, want := range map[string]int{
+		"/admin": 0, "/admin/x;y": 0, "/admin/X.": 0, "/administration": 1, "/x;admin": 1, "/x/ADMIN": 1, "/x.y": 1, "/a.dmin": 1, "/x%20y": 1, "/x?": 1,
+		"/.well-known/x": 1, "/users/42;v=1": 1, "/Users/Ann": 1, "/q%3f": 1, "/x..": 1, "/%2E%2E": 1,
+	} {
+		if rule, v := table.match("http", "localhost", path, "GET"); rule != want || v != Found {
+			t.Errorf("Match(%q) = %d, %v; want %d", path, rule, v, want)
+		}
+	}
+	// Whoever means both spellings gives each a route.
+	table = compile(t, Rule{PathPrefix: "/admin"}, Rule{PathPrefix: "/Admin"}, Rule{})
+	for path, want := range map[string]int{"/admin": 0, "/Admin/x": 1, "/x": 2} {
+		if rule, v := table.match("http", "localhost", path, "GET"); rule != want || v != Found {
+			t.Errorf("Match(%q) = %d, %v; want %d", path, rule, v, want)
+		}
+	}
+	for _, path := range []string{"/ADMIN", "/aDmin/x"} {
+		if _, v := table.match("http", "localhost", path, "GET"); v != Ambiguous {
+			t.Errorf("Match(%q): %v; want ambiguous", path, v)
+		}
+	}
+}
+
+// What is sent stays below the prefix that is put before it, and below what the rule was chosen for.
+func TestWhatIsSentStaysBelowItsPrefix(t *testing.T) {
+	for _, tt := range []struct {
+		rule Rule
+		path string
+		want Verdict
+	}{
+		{Rule{AddPrefix: "/tenant-a"}, "/x/y", Found},
+		{Rule{AddPrefix: "/tenant-a"}, "/x/../y", Found},
+		{Rule{AddPrefix: "/tenant-a"}, "/x%2f..%2fy;z/A.", Found},
+		{Rule{AddPrefix: "/tenant-a"}, "/../out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/..", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/%2e%2e/out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/%252e%252e/out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/..%2fout", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, `/..\out`, Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/x/../../out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/x//../../out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/..;x/out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/..%20/out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/..%00/out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/../tenant-a/x", Found},
+		{Rule{AddPrefix: "/tenant%20a"}, "/x%20y", Found},
+		{Rule{AddPrefix: "/tenant%20a"}, "/%2e./y", Ambiguous},
+		{Rule{PathPrefix: "/bank", StripPrefix: "/bank", AddPrefix: "/tenant-a/v1"}, "/bank/x", Found},
+		{Rule{PathPrefix: "/bank", StripPrefix: "/bank", AddPrefix: "/tenant-a/v1"}, "/bank/../../bank/out", Ambiguous},
+		{Rule{PathPrefix: "/bank", StripPrefix: "/bank", AddPrefix: "/tenant-a/v1"}, "/bank/x/../../bank/y", Ambiguous},
+		{Rule{PathPrefix: "/bank", StripPrefix: "/bank"}, "/bank/../x", Ambiguous}, // no rule is for /x
+		{Rule{PathPrefix: "/bank", AddPrefix: "/v2"}, "/bank/x/..", Found},
+		{Rule{PathPrefix: "/bank", AddPrefix: "/v2"}, "/bank/../bank/x", Found},
+		{Rule{PathPrefix: "/bank/api", StripPrefix: "/bank", AddPrefix: "/v2"}, "/bank/api/..%2fx", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "*", Found},
+		{Rule{AddPrefix: "/tenant-a"}, "/" + strings.Repeat(`a%2fb;c././/\`, 1000), Ambiguous}, // more readings than are looked at
+		{Rule{AddPrefix: "/tenant-a"}, "/" + strings.Repeat("a%20b", 2000), Found},
+	} {
+		if _, v := compile(t, tt.rule).match("http", "localhost", tt.path, "GET"); v != tt.want {
+			t.Errorf("with %+v, Match(%.80q) = %v; want %v", tt.rule, tt.path, v, tt.want)
+		}
 	}
 }
 
@@ -216,6 +295,12 @@ func TestCompileRefuses(t *testing.T) {
 		{Rule{PathPrefix: "/caf%c3%a9"}, `"/caf%C3%A9"`},
 		{Rule{PathPrefix: "/100%"}, `"/100%25"`},
 		{Rule{Methods: []string{"GET", ""}}, "method"},
+		{Rule{PathPrefix: "/a;b"}, "end a segment"},
+		{Rule{PathPrefix: "/a%3Fb"}, "end a segment"},
+		{Rule{PathPrefix: "/a%00"}, "end a segment"},
+		{Rule{PathPrefix: "/a."}, "dot or a blank"},
+		{Rule{PathPrefix: "/a%20/b"}, "dot or a blank"},
+		{Rule{AddPrefix: "/a/../b"}, "added prefix"},
 	} {
 		_, err := Compile([]Rule{{}, tt.rule})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -291,7 +291,8 @@ const via = "1.1 mtls-proxy"
 
 func (b *builder) routes() error {
 	for _, r := range b.cfg.Route {
-		b.rules = append(b.rules, route.Rule{Listener: r.Listener, Host: r.Host, PathPrefix: r.PathPrefix, Methods: r.Methods})
+		b.rules = append(b.rules, route.Rule{Listener: r.Listener, Host: r.Host, PathPrefix: r.PathPrefix, Methods: r.Methods,
+			StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix})
 	}
 	table, err := route.Compile(b.rules)
 	if err != nil {
@@ -323,6 +324,7 @@ func (b *builder) route(name string, r *config.Route) (*Route, error) {
 		Name:     name,
 		Upstream: b.byName[r.Upstream],
 		MaxBody:  r.MaxRequestBody.Bytes,
+		OwnHost:  u.Host == config.HostPreserve,
 		Request:  http1.RequestRewrite{Host: literalHost(u), StripPrefix: r.StripPrefix, AddPrefix: r.AddPrefix, Edits: request},
 		Response: http1.ResponseRewrite{Defaults: b.next.Defaults, Edits: response},
 	}
@@ -414,10 +416,12 @@ func (b *builder) limits() {
 		Rate:          b.rate,
 		Callers:       b.callers,
 	}
+	b.next.Limits.UnixHTTP = b.next.Limits.HTTP
+	b.next.Limits.UnixHTTP.AnyHost = true
 }
 
 func (b *builder) listeners() {
-	names := b.hostNames()
+	upstreams := b.hostNames()
 	for name, c := range b.cfg.Listener {
 		l := &Listener{
 			Name:      name,
@@ -426,6 +430,8 @@ func (b *builder) listeners() {
 			Exchanges: make([]*metrics.Exchange, len(b.rules)),
 			Guarded:   c.BrowserRequests == config.BrowserDeny,
 			hosts:     make(map[string]bool),
+			upstreams: upstreams,
+			origins:   make(map[string]bool),
 			anyHost:   slices.Contains(c.AllowedHosts, "*"),
 
 			shareLimit: c.MaxConnectionsPerCaller,
@@ -438,8 +444,8 @@ func (b *builder) listeners() {
 		for _, host := range c.AllowedHosts {
 			l.hosts[strings.ToLower(host)] = true
 		}
-		for _, host := range names {
-			l.hosts[host] = true
+		for _, origin := range c.AllowedOrigins {
+			l.origins[strings.ToLower(origin)] = true
 		}
 		for i, r := range b.next.Routes {
 			if of := b.rules[i].Listener; of == "" || of == name {
@@ -450,16 +456,16 @@ func (b *builder) listeners() {
 	}
 }
 
-// hostNames are the names of upstreams. A caller may speak to us by them: a page can not, as its browser would have
-// to take us for that very host.
-func (b *builder) hostNames() (names []string) {
+// hostNames are the names of upstreams.
+func (b *builder) hostNames() map[string]bool {
+	names := make(map[string]bool)
 	for _, u := range b.cfg.Upstream {
 		for _, host := range u.ServerNames() {
 			host = strings.ToLower(host)
 			if strings.Contains(host, ":") {
 				host = "[" + host + "]"
 			}
-			names = append(names, host)
+			names[host] = true
 		}
 	}
 	return names

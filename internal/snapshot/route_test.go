@@ -146,7 +146,7 @@ func TestLocationKnowsTheUpstreamByAllItsNames(t *testing.T) {
 	}
 }
 
-func TestListenerAllowsItsHostsAndTheUpstreams(t *testing.T) {
+func TestListenerAllowsItsHostsAndKnowsTheUpstreams(t *testing.T) {
 	s := newSite(t)
 	text := credentials + `
 [upstream.default]
@@ -169,13 +169,18 @@ upstream = "default"
 		listener, host string
 		want           bool
 	}{
-		{"http", "localhost", true}, {"http", "127.0.0.1", true}, {"http", "[::1]", true}, {"http", "api.example", true},
-		{"http", "[2001:db8::1]", true}, {"http", "evil.example", false}, {"http", "local.test", false}, {"http", "*", false},
-		{"named", "local.test", true}, {"named", "localhost", false}, {"named", "api.example", true},
+		{"http", "localhost", true}, {"http", "127.0.0.1", true}, {"http", "[::1]", true}, {"http", "api.example", false},
+		{"http", "[2001:db8::1]", false}, {"http", "evil.example", false}, {"http", "local.test", false}, {"http", "*", false},
+		{"named", "local.test", true}, {"named", "localhost", false}, {"named", "api.example", false},
 		{"any", "evil.example", true},
 	} {
 		if got := snap.Listener(c.listener).AllowsHost([]byte(c.host)); got != c.want {
 			t.Errorf("%s allows %s = %v, want %v", c.listener, c.host, got, c.want)
+		}
+	}
+	for host, want := range map[string]bool{"api.example": true, "[2001:db8::1]": true, "localhost": false} {
+		if got := snap.Listener("http").NamesUpstream([]byte(host)); got != want {
+			t.Errorf("%s names an upstream = %v, want %v", host, got, want)
 		}
 	}
 	if l := snap.Listener("nobody"); l != nil {

@@ -52,16 +52,26 @@ type Listener struct {
 	shareLimit int
 	hosts      map[string]bool // in lower case; the ports that they are allowed with are not looked at
 	anyHost    bool
+	upstreams  map[string]bool // server names of upstreams, of all listeners
+	origins    map[string]bool // lower case
 }
 
 // AllowsHost reports whether callers may name host, which is in lower case and without a port.
 func (l *Listener) AllowsHost(host []byte) bool { return l.anyHost || l.hosts[string(host)] }
+
+// NamesUpstream reports whether host, in lower case and without a port, is an upstream's server name. To a browser that was made to take
+// us for that server, a page of that name is of our own origin; so it is good only where no browser puts it.
+func (l *Listener) NamesUpstream(host []byte) bool { return l.upstreams[string(host)] }
+
+// AllowsOrigin reports whether pages of that origin, in lower case, may call.
+func (l *Listener) AllowsOrigin(origin []byte) bool { return l.origins[string(origin)] }
 
 // Route is where a rule leads, and what changes on the way.
 type Route struct {
 	Name     string
 	Upstream *upstream.Upstream
 	MaxBody  int64                 // bytes that a request's body may have
+	OwnHost  bool                  // the upstream is sent the caller's Host
 	Rate     *Rate                 // beside that of Limits; nil: none
 	Request  http1.RequestRewrite  // what holds for all callers of it; without Host where Endpoint.Host tells it
 	Response http1.ResponseRewrite // likewise
@@ -69,6 +79,7 @@ type Route struct {
 
 // Limits bound what all callers together take.
 type Limits struct {
+	UnixHTTP      http1.Limits // HTTP, for requests through Unix sockets
 	HTTP          http1.Limits
 	HeaderTimeout time.Duration // for a request's head
 	IdleTimeout   time.Duration // between requests

@@ -123,8 +123,8 @@ upstream = "srv"
 		}
 	}
 	for host, want := range map[string]bool{"a.example": true, "b.example": true, "x.example": true, "": false, "c.example": false} {
-		if got := snap.Listener("http").AllowsHost([]byte(host)); got != want {
-			t.Errorf("AllowsHost(%q) = %v, want %v", host, got, want)
+		if got := snap.Listener("http").NamesUpstream([]byte(host)); got != want {
+			t.Errorf("NamesUpstream(%q) = %v, want %v", host, got, want)
 		}
 	}
 }
