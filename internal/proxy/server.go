@@ -129,20 +129,16 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 	defer context.AfterFunc(ctx, func() { _ = acceptor.SetDeadline(time.Unix(1, 0)) })()
 	s.open(ln.Addr())
 	defer s.closed(ln.Addr())
-	snap := s.o.Store.Current()
 	for {
 		c, err := acceptor.Accept()
-		if now := s.o.Store.Current(); now.Listener(listener) != nil {
-			snap = now // else the listener is about to be closed, and who came before that is served as it was
-		}
 		switch {
 		case err == nil:
-			if !s.adopt(context.WithoutCancel(ctx), snap, listener, c) { // lives on
+			if !s.adopt(context.WithoutCancel(ctx), listener, c) { // lives on
 				_ = c.Close()
 			}
 		case ctx.Err() != nil:
 			if errors.Is(context.Cause(ctx), ErrClosing) {
-				s.acceptRest(context.WithoutCancel(ctx), snap, listener, acceptor)
+				s.acceptRest(context.WithoutCancel(ctx), listener, acceptor)
 			}
 			return nil
 		case isPassing(err):
@@ -164,12 +160,12 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 const maxRest = 10_000
 
 // acceptRest accepts whoever has come before.
-func (s *Server) acceptRest(ctx context.Context, snap *snapshot.Snapshot, listener string, acceptor *conn.Acceptor) {
+func (s *Server) acceptRest(ctx context.Context, listener string, acceptor *conn.Acceptor) {
 	for range maxRest {
 		c, err := acceptor.AcceptNow()
 		switch {
 		case err == nil:
-			if !s.adopt(ctx, snap, listener, c) {
+			if !s.adopt(ctx, listener, c) {
 				_ = c.Close()
 			}
 		case errors.Is(err, conn.ErrWouldBlock) || !isPassing(err):
@@ -228,12 +224,12 @@ func (s *Server) closed(a net.Addr) {
 }
 
 // adopt begins a session for c. Its dials end with ctx.
-func (s *Server) adopt(ctx context.Context, snap *snapshot.Snapshot, listener string, c net.Conn) bool {
-	policy := snap.Listener(listener)
-	if policy == nil { // never was in the configuration
+func (s *Server) adopt(ctx context.Context, listener string, c net.Conn) bool {
+	snap := s.o.Store.Serving(listener)
+	if snap == nil || snap.Listener(listener) == nil {
 		return false
 	}
-	x := newSession(s, snap, policy, c)
+	x := newSession(s, snap, snap.Listener(listener), c)
 	s.mu.Lock()
 	s.watch()
 	x.probe = s.isProbe(c.RemoteAddr())
@@ -252,7 +248,7 @@ func (s *Server) adopt(ctx context.Context, snap *snapshot.Snapshot, listener st
 // Adopt serves a connection that a process before this one had accepted for that listener, and of which nothing was read
 // since its last answer. False: there is no such listener any more, and c stays the caller's own.
 func (s *Server) Adopt(ctx context.Context, listener string, c net.Conn) bool {
-	return s.adopt(context.WithoutCancel(ctx), s.o.Store.Current(), listener, c)
+	return s.adopt(context.WithoutCancel(ctx), listener, c)
 }
 
 // forget ends what adopt began.

@@ -136,14 +136,36 @@ func (s *Snapshot) Retire(next *Snapshot) {
 }
 
 // Store publishes the current Snapshot. Readers never wait and never see a mixture.
-type Store struct{ p atomic.Pointer[Snapshot] }
+type Store struct {
+	p       atomic.Pointer[Snapshot]
+	leaving atomic.Pointer[Snapshot] // the one before, if it has listeners that the current one has not
+}
 
 // Current returns the Snapshot that serves, nil before the first one.
 func (s *Store) Current() *Snapshot { return s.p.Load() }
 
+// Serving returns the Snapshot for callers who have just come to that listener: the current one, or the one before if the listener
+// left with that and is about to be closed. It is nil when both have no such listener.
+func (s *Store) Serving(listener string) *Snapshot {
+	now := s.Current()
+	if now == nil || now.Listener(listener) != nil {
+		return now
+	}
+	if before := s.leaving.Load(); before != nil && before.Listener(listener) != nil {
+		return before
+	}
+	return nil
+}
+
 // Publish makes next current and returns the one that was. Limits change in the same moment; who is inside stays.
 func (s *Store) Publish(next *Snapshot) (old *Snapshot) {
-	old = s.p.Swap(next)
+	if old = s.p.Load(); old != nil && old.loses(next) {
+		s.leaving.Store(old) // first, so that callers of those listeners find one of both
+		s.p.Store(next)
+	} else {
+		s.p.Store(next)
+		s.leaving.Store(nil)
+	}
 	if limits := next.shared; limits != nil { // nil: Build did not make it
 		limits.connections.SetLimit(next.settings.connections)
 		limits.requests.SetLimit(next.settings.requests)
@@ -158,4 +180,14 @@ func (s *Store) Publish(next *Snapshot) (old *Snapshot) {
 		}
 	}
 	return old
+}
+
+// loses reports whether s has a listener that next has not.
+func (s *Snapshot) loses(next *Snapshot) bool {
+	for name := range s.listeners {
+		if next.listeners[name] == nil {
+			return true
+		}
+	}
+	return false
 }

@@ -35,6 +35,28 @@ func TestStorePublishesOneAfterTheOther(t *testing.T) {
 	}
 }
 
+// Who came to a listener that a generation removes is served by the one before, which is let go of with the next.
+func TestStoreServesListenersThatLeave(t *testing.T) {
+	s := newSite(t)
+	var store Store
+	if got := store.Serving("http"); got != nil {
+		t.Errorf("Serving() = %p before the first, want nil", got)
+	}
+	both := s.build(t, s.one()+"[listener.http]\n[listener.old]\naddress = \"127.0.0.1:9\"\n", nil)
+	one := s.build(t, s.one()+"[listener.http]\n", both)
+	again := s.build(t, s.one()+"[listener.http]\n", one)
+	for _, step := range []struct{ next, http, old, other *Snapshot }{
+		{both, both, both, nil}, {one, one, both, nil}, {again, again, nil, nil},
+	} {
+		store.Publish(step.next)
+		for name, want := range map[string]*Snapshot{"http": step.http, "old": step.old, "other": step.other} {
+			if got := store.Serving(name); got != want {
+				t.Errorf("generation %d: Serving(%q) = %p, want %p", step.next.Generation, name, got, want)
+			}
+		}
+	}
+}
+
 func TestWhatIsTheSameIsTakenOver(t *testing.T) {
 	s := newSite(t)
 	first := s.build(t, s.one(), nil)
