@@ -1,5 +1,7 @@
 package http1
 
+import "bytes"
+
 // ID names a field whose meaning this package or the engine knows.
 type ID uint8
 
@@ -23,8 +25,8 @@ const (
 	XForwardedFor
 	XForwardedHost
 	XForwardedProto
-	XForwarded // any other X-Forwarded-*, X-Real-IP and their like: what a proxy says of the request it was sent
-	ClientCert // Client-Cert, X-Forwarded-Client-Cert and their like: what a proxy says of the certificate it was shown
+	XForwarded // any other X-Forwarded-*, X-Real-IP and their like: what a proxy says of the request it was sent; see family
+	ClientCert // Client-Cert, X-Forwarded-Client-Cert and their like: what a proxy says of the certificate it was shown; see family
 	Origin
 	SecFetchSite
 	AccessControlRequestMethod
@@ -40,6 +42,8 @@ const (
 	SetCookie
 	RetryAfter
 	IdempotencyKey
+	HTTPProxy   // Proxy, which CGI programs get as HTTP_PROXY
+	ProxyStatus // RFC 9209
 	idCount
 )
 
@@ -77,25 +81,8 @@ type knownName struct {
 	next   uint8 // index of the next name with the same hash, 0 at the end
 }
 
-// prefixes are families of names, told by how they begin; the first match counts.
-var prefixes = [...]knownName{
-	{name: "x-forwarded-client-cert", id: ClientCert},
-	{name: "x-forwarded-tls-", id: ClientCert},
-	{name: "x-forwarded-ssl-", id: ClientCert},
-	{name: "x-client-cert", id: ClientCert},
-	{name: "x-clientcert", id: ClientCert},
-	{name: "x-ssl-", id: ClientCert},
-	{name: "x-tls-client-", id: ClientCert},
-	{name: "x-arr-clientcert", id: ClientCert},
-	{name: "x-amzn-mtls-", id: ClientCert},
-	{name: "client-cert", id: ClientCert},
-	{name: "cf-client-cert", id: ClientCert},
-	{name: "ssl-client-", id: ClientCert},
-	{name: "x-forwarded-", id: XForwarded},
-}
-
 // known is a hash table with chains inside: heads holds the first index of each hash, 0 for none.
-var known, heads = func() (names [80]knownName, heads [256]uint8) {
+var known, heads = func() (names [96]knownName, heads [256]uint8) {
 	all := []knownName{
 		{name: "host", id: Host, traits: ours | fixed | noTrailer},
 		{name: "connection", id: Connection, traits: ours | fixed | noTrailer},
@@ -135,10 +122,8 @@ var known, heads = func() (names [80]knownName, heads [256]uint8) {
 		{name: "client-ip", id: XForwarded, traits: ours | noTrailer},
 		{name: "cf-connecting-ip", id: XForwarded, traits: ours | noTrailer},
 		{name: "fastly-client-ip", id: XForwarded, traits: ours | noTrailer},
-		{name: "x-client-dn", id: ClientCert, traits: ours | noTrailer},
-		{name: "x-client-cn", id: ClientCert, traits: ours | noTrailer},
-		{name: "x-client-san", id: ClientCert, traits: ours | noTrailer},
-		{name: "x-client-verify", id: ClientCert, traits: ours | noTrailer},
+		{name: "proxy", id: HTTPProxy, traits: ours | noTrailer},
+		{name: "proxy-status", id: ProxyStatus, traits: noTrailer},
 		{name: "origin", id: Origin, traits: noTrailer},
 		{name: "sec-fetch-site", id: SecFetchSite, traits: noTrailer},
 		{name: "access-control-request-method", id: AccessControlRequestMethod, traits: noTrailer},
@@ -152,6 +137,16 @@ var known, heads = func() (names [80]knownName, heads [256]uint8) {
 		{name: "set-cookie", id: SetCookie, traits: noTrailer},
 		{name: "retry-after", id: RetryAfter, traits: noTrailer},
 		{name: "idempotency-key", id: IdempotencyKey, traits: noTrailer},
+		// Names that are frequent, and spared the look for their family.
+		{name: "accept"},
+		{name: "accept-encoding"},
+		{name: "accept-language"},
+		{name: "user-agent"},
+		{name: "referer"},
+		{name: "etag"},
+		{name: "last-modified"},
+		{name: "traceparent"},
+		{name: "x-request-id"},
 		// Names that matter in trailer sections only.
 		{name: "age", traits: noTrailer},
 		{name: "authentication-info", traits: noTrailer},
@@ -221,19 +216,88 @@ func lookup(name []byte) (ID, trait) {
 			return Other, 0
 		}
 	}
-	switch fold[name[0]] {
-	case 'x', 'c', 's':
-		for i := range prefixes {
-			k := &prefixes[i]
-			if len(name) >= len(k.name) && foldedPrefix(name, k.name) {
-				if respelt(name) {
-					return Underscored, ours | noTrailer
-				}
-				return k.id, ours | noTrailer
-			}
+	if id := family(name); id != Other {
+		if respelt(name) {
+			return Underscored, ours | noTrailer
 		}
+		return id, ours | noTrailer
 	}
 	return Other, 0
+}
+
+// Every proxy and every server has names of its own for what a proxy says of the certificate or of the address of its client, and
+// servers believe them. So it is not names that are known, but what they are made of, marks left out.
+var (
+	// certWords make a name with "cert" or "x509" in it one of these, as in WL-Proxy-Client-Cert, Cf-Cert-Subject-DN or SSLClientCert.
+	certWords = [...]string{"client", "ssl", "tls", "peer", "proxy", "subject", "issuer", "forwarded", "verif"}
+	// certParts make any name one of these.
+	certParts = [...]string{
+		"sslclient", "tlsclient", "mtls", "clientdn", "clientcn", "clientsan", "clientverify", "clientsdn", "clientidn", "sslverify", "tlsverify",
+		"forwardedtls", "forwardedssl",
+	}
+	// addressParts make a name one of XForwarded.
+	addressParts = [...]string{
+		"clientip", "realip", "remoteip", "userip", "socketip", "connectingip", "originatingip", "remoteaddr", "clientaddr", "externaladdr", "forwardedfor",
+	}
+)
+
+// maxFamilyName is the length of the longest name that is looked at, marks left out. Nobody gives a field a longer one.
+const maxFamilyName = 64
+
+// family tells ClientCert, XForwarded and Other apart, by what a name is made of.
+func family(name []byte) ID {
+	var buf [maxFamilyName]byte
+	squashed, letters := buf[:0], uint32(0)
+	for _, c := range name {
+		if c = fold[c]; c == '-' || len(squashed) == len(buf) {
+			continue
+		}
+		if 'a' <= c && c <= 'z' {
+			letters |= 1 << (c - 'a')
+		}
+		squashed = append(squashed, c)
+	}
+	switch {
+	case name[0] == '$': // WebSphere's private fields: $WSCC is a certificate, $WSRA an address
+		return ClientCert
+	case bytes.HasPrefix(squashed, []byte("xssl")):
+		return ClientCert
+	case bytes.HasPrefix(squashed, []byte("xforwarded")) && !isCert(squashed, letters):
+		return XForwarded
+	case isCert(squashed, letters):
+		return ClientCert
+	case letters&lettersAD != 0 && containsAny(squashed, addressParts[:]):
+		return XForwarded
+	}
+	return Other
+}
+
+// Letters that the parts have in common: without one of them no part is there.
+const (
+	lettersAD = 1<<('i'-'a') | 1<<('d'-'a') // ip, addr, forwardedfor
+	lettersLS = 1<<('l'-'a') | 1<<('t'-'a') // client, ssl, tls; cert
+)
+
+func isCert(squashed []byte, letters uint32) bool {
+	if letters&lettersLS == 0 && !bytes.Contains(squashed, []byte("x509")) {
+		return false
+	}
+	if containsAny(squashed, certParts[:]) {
+		return true
+	}
+	if !bytes.Contains(squashed, []byte("cert")) && !bytes.Contains(squashed, []byte("x509")) {
+		return false
+	}
+	return containsAny(squashed, certWords[:]) || bytes.HasPrefix(squashed, []byte("cf")) || bytes.HasPrefix(squashed, []byte("xcf"))
+}
+
+func containsAny(s []byte, parts []string) bool {
+	for _, p := range parts {
+		if bytes.Contains(s, []byte(p)) {
+			return true
+		}
+	}
+	return false
 }
 
 // lengthBit tells apart names that cannot be the same: those of another length have another bit, up to 63 bytes.

@@ -255,6 +255,10 @@ func (r *Response) Append(dst []byte, w *ResponseRewrite) []byte {
 		if out&(1<<f.ID) != 0 || f.flags&nominated != 0 || w.Edits.drops(f.Name) {
 			continue
 		}
+		if f.ID == ProxyStatus {
+			dst = f.appendOthers(dst, OwnName)
+			continue
+		}
 		if rewritten&(1<<f.ID) != 0 {
 			dst = w.Location.append(dst, f, w.Host)
 			continue
@@ -297,6 +301,63 @@ func (r *Response) Append(dst []byte, w *ResponseRewrite) []byte {
 	}
 	dst = r.appendFraming(dst, framing)
 	return append(dst, "\r\n"...)
+}
+
+// OwnName is what we call ourselves in Proxy-Status and Via.
+const OwnName = "mtls-proxy"
+
+// appendOthers writes f, a list of RFC 8941 whose members begin with the name of a proxy, without the members of that name: only we may
+// say what became of a request with us. What is no such list might hide one, and is left out.
+func (f *Field) appendOthers(dst []byte, own string) []byte {
+	start, some := len(dst), false
+	dst = append(dst, f.Name...)
+	dst = append(dst, ": "...)
+	for rest := f.Value; rest != nil; {
+		var member []byte
+		var ok bool
+		if member, rest, ok = cutMember(rest); !ok {
+			return dst[:start]
+		}
+		if len(member) == 0 || isNamed(member, own) {
+			continue
+		}
+		if some {
+			dst = append(dst, ", "...)
+		}
+		dst, some = append(dst, member...), true
+	}
+	if !some {
+		return dst[:start]
+	}
+	return append(dst, "\r\n"...)
+}
+
+// cutMember takes the first member off a list; rest is nil behind the last. False: a quoted string or a list in parentheses has no end.
+func cutMember(list []byte) (member, rest []byte, ok bool) {
+	quoted, depth := false, 0
+	for i := 0; i < len(list); i++ {
+		switch c := list[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == ',' && depth == 0:
+			return trim(list[:i]), list[i+1:], true
+		}
+	}
+	return trim(list), nil, !quoted && depth == 0
+}
+
+// isNamed reports whether a member's name, a token or a string, is own, in any case.
+func isNamed(member []byte, own string) bool {
+	name, _, _ := bytes.Cut(member, []byte(";"))
+	name = bytes.Trim(name, "\" \t")
+	return equalFold(name, own)
 }
 
 // sent reports whether a field of that name goes on to the caller.

@@ -50,7 +50,7 @@ const unixCaller = "_unix"
 const (
 	requestRemade = 1<<Host | 1<<Connection | 1<<KeepAlive | 1<<ProxyConnection | 1<<TE | 1<<TransferEncoding |
 		1<<Upgrade | 1<<ContentLength | 1<<Expect | 1<<HTTP2Settings | 1<<ProxyAuthorization | 1<<ProxyAuthenticate |
-		1<<ClientCert | 1<<Underscored
+		1<<ClientCert | 1<<HTTPProxy | 1<<Underscored
 	forwardedFields = 1<<Forwarded | 1<<XForwardedFor | 1<<XForwardedHost | 1<<XForwardedProto | 1<<XForwarded
 )
 
@@ -59,7 +59,7 @@ const (
 //   - hop-by-hop fields, and those that Connection nominates. A caller may so withhold its own Authorization or
 //     Cookie, as RFC 9110 section 7.6.1 has it. Host, framing and Expect can not be nominated away, they are written from
 //     what Parse found; nor can what we or the operator add;
-//   - Client-Cert and its like, and respelt names of fields that we set;
+//   - Client-Cert and its like, Proxy, and respelt names of fields that we set;
 //   - what ForwardedMode and Edits take out;
 //
 // then ours: Forwarded and X-Forwarded-*, Via, Max-Forwards less one, Expect, the operator's, TE (only "trailers"), Upgrade and
