@@ -14,18 +14,18 @@ MIB = 1 << 20
 PEERS = os.path.join(os.path.dirname(os.path.realpath(__file__)), "peers")
 
 
-def make_certificates(folder):
-    """A P-256 CA and one certificate each for server and client, good for a week."""
+def make_certificates(folder, days=7):
+    """A P-256 CA and one certificate each for server and client, good for a week or so many days."""
     def openssl(*args):
         subprocess.run(("openssl",) + args, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.crt", "-days", "7", "-subj", "/CN=throwaway CA",
+    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.crt", "-days", str(days), "-subj", "/CN=throwaway CA",
             "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
     for who, usage, names in (("server", "serverAuth", f"DNS:{UPSTREAM_NAME},IP:{HOST}"), ("client", "clientAuth", "DNS:client.test")):
         with open(f"{folder}/{who}.ext", "w") as f:
             f.write(f"basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage={usage}\nsubjectAltName={names}\n")
         openssl("req", *new_key, "-keyout", f"{who}.key", "-out", f"{who}.csr", "-subj", f"/CN={who}")
-        openssl("x509", "-req", "-in", f"{who}.csr", "-out", f"{who}.crt", "-days", "7", "-extfile", f"{who}.ext",
+        openssl("x509", "-req", "-in", f"{who}.csr", "-out", f"{who}.crt", "-days", str(days), "-extfile", f"{who}.ext",
                 "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial")
         os.chmod(f"{folder}/{who}.key", 0o600)
     with open(f"{folder}/client.pem", "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as both:
