@@ -64,23 +64,24 @@ func checkModes(src Source, certPEM []byte) error {
 
 // checker remembers what it has seen, so that a folder is reported once.
 type checker struct {
-	uid        uint32
-	serviceUID uint32
-	seen       map[string]bool
-	problems   []error
+	uid      uint32
+	seen     map[string]bool
+	problems []error
 }
 
-func newChecker() *checker {
-	c := &checker{uid: uint32(os.Geteuid()), seen: map[string]bool{}}
-	c.serviceUID = c.uid
-	if c.uid == 0 {
-		if u, err := user.Lookup(serviceUser); err == nil {
-			if n, err := strconv.ParseUint(u.Uid, 10, 32); err == nil {
-				c.serviceUID = uint32(n)
-			}
-		}
+func newChecker() *checker { return &checker{uid: uint32(os.Geteuid()), seen: map[string]bool{}} }
+
+// trusts reports whether files of that user are fine. The service's account is looked up for files that are neither root's nor
+// ours: that reads a file, and there may be thousands to check.
+func (c *checker) trusts(uid uint32) bool {
+	if uid == 0 || uid == c.uid {
+		return true
 	}
-	return c
+	if c.uid != 0 {
+		return false
+	}
+	u, err := user.Lookup(serviceUser)
+	return err == nil && u.Uid == strconv.FormatUint(uint64(uid), 10)
 }
 
 // check walks to path as the kernel does, one name after the other, and looks
@@ -180,7 +181,7 @@ func (c *checker) look(path string) {
 // owner reports whether path belongs to somebody who may change it.
 func (c *checker) owner(path string, info fs.FileInfo) bool {
 	st := info.Sys().(*syscall.Stat_t)
-	if st.Uid == 0 || st.Uid == c.uid || st.Uid == c.serviceUID {
+	if c.trusts(st.Uid) {
 		return true
 	}
 	name := strconv.FormatUint(uint64(st.Uid), 10)
