@@ -300,6 +300,21 @@ func containsAny(s []byte, parts []string) bool {
 	return false
 }
 
+// Folded is a name as Alike wants it: in lower case, and with a hyphen for every mark.
+func Folded(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		b[i] = fold[c]
+	}
+	return string(b)
+}
+
+// Alike reports whether a server could take name for another, which is Folded: whatever its case, and with any mark for a hyphen, which
+// is how CGI and its heirs read names.
+func Alike(name []byte, other string) bool {
+	return len(name) == len(other) && foldedPrefix(name, other)
+}
+
 // lengthBit tells apart names that cannot be the same: those of another length have another bit, up to 63 bytes.
 func lengthBit[T ~string | ~[]byte](name T) uint64 { return 1 << min(len(name), 63) }
 

@@ -136,7 +136,7 @@ func (x *session) refuseHead(f *fault.Fault) {
 	*e = exchange{start: time.Now(), counts: x.policy.Unrouted, last: true, body: w.w}
 	w.req.Reset() // half of a head is none
 	e.counts.Begin()
-	if !x.advance(phaseRequest, x.after(lingerFor)) && x.reason() != cancelHead {
+	if !x.advance(phaseRequest, x.after(lingerFor)) && x.reason() != cancelHead && x.reason() != cancelShed && x.reason() != cancelEvict {
 		x.closing = true
 	}
 	x.fail(f)

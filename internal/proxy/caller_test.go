@@ -199,7 +199,7 @@ func TestLimitsGoByTheirKey(t *testing.T) {
 		{unix, snapshot.RateUser, ""},
 		{unix, snapshot.RateUnit, ""},
 	} {
-		if got := string(c.x.rateKey(&snapshot.Rate{By: c.by})); got != c.want {
+		if got, f := c.x.rateKey(&snapshot.Rate{By: c.by}); f != nil || string(got) != c.want {
 			t.Errorf("rateKey of %q by %d = %q, want %q", c.x.address, c.by, got, c.want)
 		}
 	}

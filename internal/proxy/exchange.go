@@ -123,7 +123,7 @@ func (x *session) take(deadline int64) bool {
 		x.revive(phaseRequest, deadline)
 		x.work.exchange.last = true
 		return true
-	case why == cancelHead:
+	case why == cancelHead, why == cancelShed:
 		x.refuseHead(why.fault())
 	}
 	x.closing = true
@@ -299,12 +299,16 @@ func (x *session) rate(r *snapshot.Rate) *fault.Fault {
 	if r == nil {
 		return nil
 	}
-	wait, ok := r.Admit(x.work.exchange.start, x.rateKey(r))
+	key, f := x.rateKey(r)
+	if f != nil {
+		return f
+	}
+	wait, ok := r.Admit(x.work.exchange.start, key)
 	if ok {
 		return nil
 	}
 	x.server.o.Metrics.RateLimited(r.Key)
-	f := fault.New(fault.RateLimited, nil)
+	f = fault.New(fault.RateLimited, nil)
 	f.RetryAfter = wait
 	f.Detail = fmt.Sprintf("The rate limit with the key %q is used up; it is set by %s.", r.Key, r.Setting)
 	if r.ByDefault {
@@ -314,21 +318,38 @@ func (x *session) rate(r *snapshot.Rate) *fault.Fault {
 }
 
 // rateKey is what tells this caller from others, for r.
-func (x *session) rateKey(r *snapshot.Rate) []byte {
+func (x *session) rateKey(r *snapshot.Rate) (key []byte, f *fault.Fault) {
 	switch r.By {
 	case snapshot.RateIP:
 		if x.address != "" {
-			return x.share
+			key = x.share
 		}
 	case snapshot.RateUser:
-		return x.party.User
+		key = x.party.User
 	case snapshot.RateUnit:
-		return x.party.Unit
+		key = x.party.Unit
 	case snapshot.RateHeader:
-		return field(x.work.req.Fields, r.Header)
+		return x.headerKey(r)
 	case snapshot.RateAll:
 	}
-	return nil
+	return key, nil
+}
+
+// headerKey is the value of the field that tells callers apart. Which of two an upstream goes by is not known, so there may be one only.
+func (x *session) headerKey(r *snapshot.Rate) (key []byte, f *fault.Fault) {
+	found := false
+	for i := range x.work.req.Fields {
+		field := &x.work.req.Fields[i]
+		if !http1.Alike(field.Name, r.FoldedHeader) {
+			continue
+		}
+		if found {
+			return nil, fault.New(fault.BadRequest, nil).WithDetail(fmt.Sprintf(
+				"The field %s is there more than once, and %s tells callers apart by it.", r.Header, r.Setting))
+		}
+		key, found = field.Value, true
+	}
+	return key, nil
 }
 
 // queue waits in line for as long as the exchange is wanted.

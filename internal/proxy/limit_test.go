@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -197,7 +199,7 @@ func TestWhoIsEvictedIsNotCountedOnAgain(t *testing.T) {
 			k.until("its place is free", gate.TryEnter)
 			defer gate.Leave()
 			for x := range k.server.sessions {
-				if x.evictable(x.word.Load()) {
+				if x.mayBeEvicted(x.word.Load()) {
 					t.Errorf("a session in phase %d, which has given its place back, may be evicted", x.reason())
 				}
 			}
@@ -253,24 +255,61 @@ func TestProbeIsNotForCallers(t *testing.T) {
 }
 
 func TestWhoIsEvictedFirst(t *testing.T) {
-	idle := func(deadline int64, p phase, number uint64) *session {
+	on := func(owner string, since int64, p phase, number uint64) evictable {
 		x := &session{number: number}
-		x.deadline.Store(deadline)
-		x.word.Store(uint64(p))
-		return x
-	}
-	inOrder := []*session{
-		idle(1, phaseIdle, 4), // has been idle for longest
-		idle(2, phaseFresh, 2),
-		idle(2, phaseFreshParked, 3),
-		idle(2, phaseParked, 1), // has been served before
-		idle(2, phaseIdle, 5),
-	}
-	for i, x := range inOrder {
-		for j, y := range inOrder {
-			if got := x.goesBefore(x.word.Load(), y, y.word.Load()); got != (i < j) {
-				t.Errorf("goesBefore(%d, %d) = %v", i, j, got)
-			}
+		if p == phaseIdle || p == phaseParked {
+			x.turn.Store(1) // it has been served before
 		}
+		return evictable{x, uint64(p), owner, since}
+	}
+	inOrder := []evictable{
+		on("many", 1, phaseIdle, 4), // has been idle for longest
+		on("many", 2, phaseFresh, 2),
+		on("many", 2, phaseFreshParked, 3),
+		on("many", 2, phaseParked, 1), // has been served before
+		on("many", 2, phaseIdle, 5),
+		on("many", 3, phaseHead, 6), // has a part of a head there
+		on("few", 0, phaseIdle, 7),
+		on("few", 1, phaseIdle, 8),
+		on("one", 2, phaseIdle, 9),
+		on("another", 3, phaseHead, 10),
+	}
+	left := slices.Clone(inOrder)
+	left = append(left, on("many", 9, phaseHead, 11), on("many", 9, phaseHead, 12), on("many", 9, phaseHead, 13)) // it stays the one with the most
+	for i := range inOrder {
+		if inOrder[i].owner != "many" {
+			left = slices.DeleteFunc(left, func(e evictable) bool { return e.owner == "many" })
+		}
+		rand.Shuffle(len(left), func(a, b int) { left[a], left[b] = left[b], left[a] })
+		first, ok := firstToGo(left)
+		if !ok || first.x != inOrder[i].x {
+			t.Fatalf("number %d goes as the %dth, want number %d", first.x.number, i+1, inOrder[i].x.number)
+		}
+		left = slices.DeleteFunc(left, func(e evictable) bool { return e.x == first.x })
+	}
+}
+
+// Whoever holds all places with heads that it does not complete, and comes again for each that it loses, keeps nobody out.
+func TestUnfinishedHeadsGiveWay(t *testing.T) {
+	k := start(t, setup{config: "[limits]\nmax_connections = 4\n"})
+	hold := func() *caller {
+		c := k.dial().send("G")
+		return c
+	}
+	held := make([]*caller, 0, 100)
+	for range 4 {
+		held = append(held, hold())
+	}
+	k.until("all places are taken", func() bool { return k.store.Current().Limits.Connections.InUse() == 4 })
+	for range 20 {
+		c := k.dial()
+		c.send(get("/")).answer().ok(k)
+		_ = c.Close()
+		held = append(held, hold())
+	}
+	a := held[0].answer()
+	a.problem(k, fault.ConnectionLimit)
+	if !strings.Contains(a.text, "the rest of this request's head") {
+		t.Errorf("who lost its place is told %s", a.text)
 	}
 }

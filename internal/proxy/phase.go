@@ -31,6 +31,7 @@ const (
 	cancelIdle    phase = iota + 16 // too long without a request
 	cancelDrain                     // the service stops, or the listener left
 	cancelEvict                     // somebody else needs the place
+	cancelShed                      // likewise, and its head is not complete
 	cancelPark                      // it has been idle for so long that it needs no goroutine
 	cancelKeep                      // the service stops, and the next process takes the connection over
 	cancelHead                      // a request's head took too long
@@ -113,6 +114,9 @@ func (p phase) fault() *fault.Fault {
 		return fault.New(fault.RequestHeaderTimeout, nil)
 	case cancelRequest:
 		return fault.New(fault.RequestTimeout, nil)
+	case cancelShed:
+		return fault.New(fault.ConnectionLimit, nil).
+			WithDetail("All connections were in use, and others waited for a place while the rest of this request's head was awaited.")
 	case cancelSend:
 		return fault.New(fault.RequestTimeout, errors.New("the upstream stopped taking the request's body")).
 			WithDetail("The upstream stopped taking the request's body for longer than timeout.idle.")
@@ -148,7 +152,7 @@ func (x *session) cancel(word uint64, why phase) bool {
 		return true
 	}
 	switch why {
-	case cancelIdle, cancelDrain, cancelEvict, cancelPark, cancelKeep, cancelHead:
+	case cancelIdle, cancelDrain, cancelEvict, cancelShed, cancelPark, cancelKeep, cancelHead:
 		x.socket.InterruptRead()
 		return true
 	case cancelStalled, cancelTunnel, cancelLinger:

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admission"
+	callers "github.com/mtls-proxy/mtls-proxy/internal/caller"
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/logging"
@@ -278,48 +279,94 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// evict ends the session that has been idle longest and reports whether there was one.
+// evict ends a session that can give its place up, and reports whether there was one. Of the callers that have such sessions it takes the
+// one with the most, and of that one's the session that has waited for longest: for a request, or for the rest of one's head.
 func (s *Server) evict() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	limits := &s.o.Store.Current().Limits
 	for range 4 { // the choice may have got a request meanwhile
-		var oldest *session
-		var word uint64
+		var all []evictable
 		for x := range s.sessions {
-			w := x.word.Load()
-			if !x.evictable(w) {
-				continue
-			}
-			if oldest == nil || x.goesBefore(w, oldest, word) {
-				oldest, word = x, w
+			if w := x.word.Load(); x.mayBeEvicted(w) {
+				since := x.deadline.Load() - int64(limits.IdleTimeout)
+				if phaseOf(w) == phaseHead {
+					since = x.deadline.Load() - int64(limits.HeaderTimeout)
+				}
+				all = append(all, evictable{x, w, x.ownerOf(), since})
 			}
 		}
-		if oldest == nil {
+		e, ok := firstToGo(all)
+		if !ok {
 			return false
 		}
-		if oldest.cancel(word, cancelEvict) {
+		why := cancelEvict
+		if phaseOf(e.word) == phaseHead {
+			why = cancelShed
+		}
+		if e.x.cancel(e.word, why) {
 			return true
 		}
 	}
 	return false
 }
 
-// evictable reports whether x has a place that it can give up. Whoever is on his way out has given it up already.
-func (x *session) evictable(word uint64) bool {
-	return phaseOf(word).idle() && !x.probe && x.counted.Load()
+// evictable is a session that can give its place up.
+type evictable struct {
+	x     *session
+	word  uint64
+	owner string
+	since int64 // it waits, on the server's clock
 }
 
-// goesBefore reports whether x, which is idle by its word, is evicted rather than y. Deadlines tell who has been idle for longer, but
-// only to a tick of the clock, in which a flood of connections may come: of these, those go first that have asked for nothing yet, and
-// of those again whoever came first.
-func (x *session) goesBefore(word uint64, y *session, wordOfY uint64) bool {
-	if a, b := x.deadline.Load(), y.deadline.Load(); a != b {
-		return a < b
+// mayBeEvicted reports whether x has a place that it can give up. Whoever is on his way out has given it up already.
+func (x *session) mayBeEvicted(word uint64) bool {
+	p := phaseOf(word)
+	return (p.idle() || p == phaseHead) && !x.probe && x.counted.Load()
+}
+
+// ownerOf tells callers apart while places are short: on this host by their user, which takes a question to the kernel once for each
+// connection. The caller holds server.mu.
+func (x *session) ownerOf() string {
+	if x.owner == "" {
+		x.owner = string(x.share)
+		if x.local {
+			if who, err := x.server.callers.Of(x.socket, callers.User); err == nil && len(who.User) > 0 {
+				x.owner = string(who.User)
+			}
+		}
 	}
-	if a, b := phaseOf(word).fresh(), phaseOf(wordOfY).fresh(); a != b {
+	return x.owner
+}
+
+// firstToGo chooses among all. False: there are none.
+func firstToGo(all []evictable) (first evictable, ok bool) {
+	count := make(map[string]int)
+	for i := range all {
+		count[all[i].owner]++
+	}
+	for i := range all {
+		if !ok || all[i].goesBefore(&first, count) {
+			first, ok = all[i], true
+		}
+	}
+	return first, ok
+}
+
+// goesBefore reports whether e is evicted rather than o. How long they have waited is known only
+// to a tick of the clock, in which a flood of connections may come: of these, those go first that have got no answer yet, and
+// of those again whoever came first.
+func (e *evictable) goesBefore(o *evictable, count map[string]int) bool {
+	if a, b := count[e.owner], count[o.owner]; a != b {
+		return a > b
+	}
+	if e.since != o.since {
+		return e.since < o.since
+	}
+	if a, b := e.x.turn.Load() == 0, o.x.turn.Load() == 0; a != b {
 		return a
 	}
-	return x.number < y.number
+	return e.x.number < o.x.number
 }
 
 // enter takes a place among the connections for x, making room if need be, and one among its caller's. It returns the
@@ -340,7 +387,7 @@ func (s *Server) enter(x *session) (limit string) {
 // settling is how long somebody who is leaving, or done with a request, may take to be seen as such.
 const settling = 50 * time.Millisecond
 
-// squeeze gets a place where there is none, at the cost of the caller who has been idle for longest.
+// squeeze gets a place where there is none, at the cost of a caller who has many.
 func (s *Server) squeeze(gate *admission.Gate) bool {
 	if !s.evict() {
 		if gate.Enter(settling, nil) {

@@ -44,6 +44,8 @@ type session struct {
 	cut  bool      // the drain's end met it; belongs to server.mu, as does
 	told time.Time // when it was first told to end by that, or was ending already
 
+	owner string // who the caller is, as ownerOf found out; belongs to server.mu
+
 	// What follows belongs to the session's goroutine.
 	snap      *snapshot.Snapshot // the current exchange's
 	policy    *snapshot.Listener // that of snap
@@ -55,6 +57,7 @@ type session struct {
 	entered   bool   // it was asked whether there is a place for it
 	closing   bool   // nothing more is served
 	unread    bool   // the caller may still be sending what nobody will read
+	evicted   bool   // somebody waits for the place
 	broken    bool   // the caller is cut off, and is to notice
 	apart     bool   // the exchange that step left to be carried outside of it
 	reserves  bool   // connections may be reserved for it
@@ -107,12 +110,25 @@ func newSession(s *Server, snap *snapshot.Snapshot, policy *snapshot.Listener, c
 	}
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		x.address = tcp.IP.String()
-		x.share = []byte(x.address)
+		x.share = shareOf(tcp.IP, x.local)
 	} else {
 		x.introduce()
 	}
 	x.deadline.Store(x.after(snap.Limits.IdleTimeout))
 	return x
+}
+
+// shareOf is what the share of a caller at that address goes by. A program of this host has as many addresses as it likes, and one customer of
+// IPv6 a network of 64 bits.
+func shareOf(ip net.IP, here bool) []byte {
+	switch {
+	case here:
+		return []byte("this host")
+	case ip.To4() != nil:
+		return []byte(ip.String())
+	default:
+		return []byte(ip.Mask(net.CIDRMask(64, 128)).String())
+	}
 }
 
 // after is the deadline of something that begins now. The clock may be late by one sweep, so that much is added.
@@ -216,7 +232,10 @@ func (x *session) wake() bool {
 	why := x.reason()
 	switch {
 	case why == cancelHead:
-		x.refuseHead(cancelHead.fault())
+		x.refuseHead(why.fault())
+		return false
+	case why == cancelShed, why == cancelEvict && x.working().pending:
+		x.shed()
 		return false
 	case !why.harmless():
 		return false
@@ -232,8 +251,15 @@ func (x *session) wake() bool {
 		return false // stays cancelled, so that nobody else counts on its place
 	}
 	w.w += n
+	x.evicted = why == cancelEvict
 	x.revive(phaseIdle, x.after(x.snap.Limits.IdleTimeout))
 	return true
+}
+
+// shed tells a caller whose place somebody else needs that its head came too slowly. It is not waited for until it has read that.
+func (x *session) shed() {
+	x.refuseHead(cancelShed.fault())
+	x.unread = false
 }
 
 // working returns what to work with.
@@ -270,6 +296,10 @@ func (x *session) serve(ctx context.Context) (done bool) {
 				}
 				continue
 			case !w.pending && !isBlank(w.in.B[w.r:w.w]):
+				if x.evicted || x.reason() == cancelEvict { // what came in that moment is no whole request
+					x.shed()
+					return true
+				}
 				w.pending = true
 				if !x.begun(phaseHead, x.after(x.snap.Limits.HeaderTimeout)) && !x.reason().harmless() {
 					x.closing = true

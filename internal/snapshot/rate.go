@@ -10,6 +10,7 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/admission"
 	"github.com/mtls-proxy/mtls-proxy/internal/caller"
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 )
 
 // RateKey is what tells the callers of a rate limit apart.
@@ -31,6 +32,8 @@ type Rate struct {
 	By        RateKey // what Admit wants to be given
 	Header    string  // the field's name, with RateHeader
 	ByDefault bool    // nobody configured it
+
+	FoldedHeader string // Header, for http1.Alike
 
 	budget    *budget
 	perSecond float64
@@ -195,7 +198,7 @@ func (r *Rate) asks() caller.Facts {
 }
 
 func rateOf(setting string, c *config.RateLimit) *Rate {
-	r := &Rate{Setting: setting, Key: c.Key, Header: c.Header(), perSecond: c.RequestsPerSecond, burst: c.Burst}
+	r := &Rate{Setting: setting, Key: c.Key, Header: c.Header(), FoldedHeader: http1.Folded(c.Header()), perSecond: c.RequestsPerSecond, burst: c.Burst}
 	switch {
 	case r.Header != "":
 		r.By = RateHeader
