@@ -4,12 +4,12 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // store is a real one, on a socket in the test's own folder.
@@ -83,22 +83,70 @@ func (s *store) kill() {
 
 func (s *store) url() string { return "unix://" + s.socket }
 
-// client is another one than those under test, to look into the store.
-func (s *store) client() *redis.Client {
-	c := redis.NewClient(&redis.Options{Network: "unix", Addr: s.socket, Protocol: 2, DisableIdentity: true})
-	s.t.Cleanup(func() { c.Close() })
-	return c
+// do sends a command over a connection of its own, and returns what the store said: a string, an int64 or a list.
+func (s *store) do(args ...string) any {
+	s.t.Helper()
+	c, err := net.Dial("unix", s.socket)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	w := newWire(c)
+	w.command(args...)
+	if err := w.send(); err != nil {
+		s.t.Fatal(err)
+	}
+	reply, err := anyReply(bufio.NewReader(c))
+	if err != nil {
+		s.t.Fatalf("%q: %v", args, err)
+	}
+	return reply
+}
+
+// anyReply reads whatever a store says, which is to be trusted.
+func anyReply(r *bufio.Reader) (any, error) {
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return nil, err
+	}
+	kind, text := line[0], strings.TrimSpace(line[1:])
+	n, _ := strconv.ParseInt(text, 10, 64)
+	switch kind {
+	case '-':
+		return nil, refusal(text)
+	case ':':
+		return n, nil
+	case '$':
+		if n < 0 {
+			return nil, nil
+		}
+		b := make([]byte, n+2)
+		_, err := io.ReadFull(r, b)
+		return string(b[:n]), err
+	case '*':
+		list := make([]any, n)
+		for i := range list {
+			if list[i], err = anyReply(r); err != nil {
+				return nil, err
+			}
+		}
+		return list, nil
+	}
+	return text, nil
 }
 
 // names returns the keys in the store.
-func (s *store) names(c *redis.Client) []string {
+func (s *store) names() (names []string) {
 	s.t.Helper()
-	names, err := c.Keys(s.t.Context(), "*").Result()
-	if err != nil {
-		s.t.Fatalf("list keys: %v", err)
+	list, _ := s.do("KEYS", "*").([]any)
+	for _, name := range list {
+		names = append(names, name.(string))
 	}
 	return names
 }
+
+// cut ends all connections but that of the question.
+func (s *store) cut() { s.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") }
 
 // fakeStore speaks as much of the protocol as a Shared needs, on r and w. answer
 // is asked for each question, and may take its time.

@@ -2,46 +2,59 @@ package admission
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // see scriptHash
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/logging"
-	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 // The bucket in the store is the time at which it is full, in µs of the store's
 // clock since 2023, and the interval by which that was reckoned, so that it keeps
 // its debt in tokens when the rate changes. Of what is wanted it grants as much as
-// there is. Nothing else is asked than GET, SET and TIME, in Redis 5 or later.
+// there is. What is no such bucket is taken for none, and a debt of more than the
+// burst, as after the store's clock went back, for the burst; both are written
+// over. Nothing else is asked than GET, SET and TIME, in Redis 5 or later.
 const script = `
 local clock = redis.call('TIME')
 local now = (clock[1] - 1700000000) * 1000000 + clock[2]
 local interval, burst, want = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local full = now
-local was = redis.call('GET', KEYS[1])
-if was then
+local full, write = now, want == 0
+local was = redis.pcall('GET', KEYS[1])
+if type(was) == 'string' then
   local at, by = string.match(was, '^(%S+) (%S+)$')
-  if at then full = now + math.min(math.max(at - now, 0) / by, burst) * interval end
+  at, by = tonumber(at), tonumber(by)
+  if at and by and at > -1e17 and at < 1e17 and by > 0 and by <= 1e15 then
+    local owed = math.max(at - now, 0) / by
+    if owed > burst then owed, write = burst, true end
+    full = now + owed * interval
+  else
+    write = true
+  end
+elseif was then
+  write = true
 end
 local room = math.max(math.floor(burst - (full - now) / interval + 0.000001), 0)
 local granted = math.min(want, room)
 local wait = 0
 full = full + granted * interval
 if granted < want then wait = math.max(math.ceil(full + interval - now - burst * interval), 1) end
-if granted > 0 or want == 0 then
+if granted > 0 or write then
   redis.call('SET', KEYS[1], string.format('%.17g %.17g', full, interval), 'PX', math.ceil((full - now) / 1000) + 1)
 end
 return {granted, wait, math.ceil(full - now)}
 `
+
+// maxMicros is the largest time that the script can return: a burst and a token more, of the longest interval; see Reconfigure.
+const maxMicros = 3e15
 
 const (
 	openTimeout = 2 * time.Second // for finding the store, which no exchange waits for
@@ -73,7 +86,7 @@ func (s *Shared) serve(ctx context.Context, l *link) {
 		answers, err := s.round(ctx, l, batch)
 		if err == nil {
 			for i, a := range batch {
-				s.settle(a, &answers[i])
+				s.settle(a, answers[i])
 			}
 			s.away.Store(false)
 			if down {
@@ -146,7 +159,7 @@ func (s *Shared) rest(ctx context.Context, pause time.Duration) bool {
 
 // round puts the questions of a batch, or looks whether the store is there when
 // there are none.
-func (s *Shared) round(ctx context.Context, l *link, batch []*ask) ([]answer, error) {
+func (s *Shared) round(ctx context.Context, l *link, batch []*ask) ([]*answer, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -173,25 +186,30 @@ type link struct {
 	timeout time.Duration
 	probe   string // a key to try the store with
 
-	client *redis.Client // nil while there is no connection
-	conn   net.Conn
+	wire *wire // nil while there is no connection
 }
 
-// put returns the answers to all questions, or an error, after which the link is
+// put returns the answers to all questions, nil for those that the store refused by itself, or an error, after which the link is
 // closed. A connection that was lost since the last time, as when the store was
 // restarted or does not keep idle ones, is no failure: another is tried.
-func (l *link) put(ctx context.Context, questions []question) ([]answer, error) {
-	used := l.client != nil
+func (l *link) put(ctx context.Context, questions []question) ([]*answer, error) {
+	used := l.wire != nil
 	answers, err := l.tryPut(ctx, questions)
-	var slow net.Error
-	if err != nil && used && !redis.HasErrorPrefix(err, "") && (!errors.As(err, &slow) || !slow.Timeout()) {
+	if err != nil && used && isLoss(err) {
 		answers, err = l.tryPut(ctx, questions)
 	}
 	return answers, err
 }
 
-func (l *link) tryPut(ctx context.Context, questions []question) (answers []answer, err error) {
-	if l.client == nil {
+// isLoss tells the end of a connection from a store that says no, or nonsense, or nothing.
+func isLoss(err error) bool {
+	var slow net.Error
+	_, refused := errors.AsType[refusal](err)
+	return !refused && !errors.Is(err, errForeign) && (!errors.As(err, &slow) || !slow.Timeout())
+}
+
+func (l *link) tryPut(ctx context.Context, questions []question) (answers []*answer, err error) {
+	if l.wire == nil {
 		err = l.open(ctx)
 	} else if len(questions) == 0 {
 		err = l.look(ctx, l.timeout)
@@ -214,69 +232,135 @@ func (l *link) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.conn = conn
-	l.client = l.at.client(conn)
+	l.wire = newWire(conn)
+	if err := l.introduce(ctx); err != nil {
+		return err
+	}
 	if err := l.look(ctx, openTimeout); err != nil {
 		return err
 	}
 	return l.look(ctx, l.timeout) // a store that is too slow for exchanges is away, too
 }
 
+// introduce says who we are, and which database we want.
+func (l *link) introduce(ctx context.Context) error {
+	defer l.within(ctx, openTimeout)()
+	replies := 0
+	switch {
+	case l.at.user != "":
+		l.wire.command("AUTH", l.at.user, l.at.password)
+		replies++
+	case l.at.password != "":
+		l.wire.command("AUTH", l.at.password)
+		replies++
+	}
+	if l.at.db != 0 {
+		l.wire.command("SELECT", strconv.Itoa(l.at.db))
+		replies++
+	}
+	if replies == 0 {
+		return nil
+	}
+	if err := l.wire.send(); err != nil {
+		return err
+	}
+	for range replies {
+		if err := l.wire.status(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// within bounds what is sent and read until the function that it returns is called.
+func (l *link) within(ctx context.Context, timeout time.Duration) (over func()) {
+	end := time.Now().Add(timeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(end) {
+		end = d
+	}
+	w := l.wire
+	_ = w.SetDeadline(end) // an error comes again with the next byte
+	stop := context.AfterFunc(ctx, func() { _ = w.SetDeadline(time.Unix(1, 0)) })
+	return func() { stop() }
+}
+
 // look has the script write a key that expires at once: a store that answers, but
 // cannot write, is as good as away.
 func (l *link) look(ctx context.Context, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return l.client.Eval(ctx, script, []string{l.probe}, 1, 1, 0).Err()
+	defer l.within(ctx, timeout)()
+	l.wire.command("EVAL", script, "1", l.probe, "1", "1", "0")
+	if err := l.wire.send(); err != nil {
+		return err
+	}
+	_, err := l.wire.numbers()
+	return err
 }
 
 func (l *link) close() {
-	if l.client != nil {
-		_ = l.client.Close() // nothing was written that could be lost
-		l.conn.Close()       // if the client has not come to use it
-		l.client, l.conn = nil, nil
+	if l.wire != nil {
+		_ = l.wire.Close() // nothing was written that could be lost
+		l.wire = nil
 	}
 }
 
-// exchange is one round trip, and a second one when the store has lost the script.
-func (l *link) exchange(ctx context.Context, questions []question) ([]answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
-	defer cancel()
-	cmds, err := l.pipe(ctx, questions, false)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		cmds, err = l.pipe(ctx, questions, true)
+// exchange is one round trip, and a second one when the store has lost the script. If everything is refused, the store is asked about
+// itself: a refusal that is about one caller's bucket is no reason to be without all others.
+func (l *link) exchange(ctx context.Context, questions []question) ([]*answer, error) {
+	answers, refused, err := l.pipe(ctx, questions, false)
+	if err == nil && strings.HasPrefix(string(refused), "NOSCRIPT") {
+		answers, refused, err = l.pipe(ctx, questions, true)
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || refused == "" || slices.ContainsFunc(answers, func(a *answer) bool { return a != nil }) {
+		return answers, err
 	}
-	answers := make([]answer, len(cmds))
-	for i, cmd := range cmds {
-		n, err := cmd.(*redis.Cmd).Int64Slice()
-		if err != nil {
-			return nil, err
-		}
-		if len(n) != 3 {
-			return nil, fmt.Errorf("the script returned %d numbers instead of 3", len(n))
-		}
-		answers[i] = answer{granted: int(n[0]), wait: time.Duration(n[1]) * time.Microsecond, full: time.Duration(n[2]) * time.Microsecond}
+	if l.look(ctx, l.timeout) != nil {
+		return nil, refused
 	}
 	return answers, nil
 }
 
-var scriptHash = redis.NewScript(script).Hash()
+var scriptHash = func() string {
+	sum := sha1.Sum([]byte(script)) //nolint:gosec // so the store names scripts
+	return hex.EncodeToString(sum[:])
+}()
 
-// pipe sends the questions together; the first brings the script along if teach is set.
-func (l *link) pipe(ctx context.Context, questions []question, teach bool) ([]redis.Cmder, error) {
-	return l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, q := range questions {
-			if teach && i == 0 {
-				p.Eval(ctx, script, []string{q.key}, q.interval, q.burst, q.want)
-			} else {
-				p.EvalSha(ctx, scriptHash, []string{q.key}, q.interval, q.burst, q.want)
-			}
+// pipe sends the questions together; the first brings the script along if teach is set. refused is the last refusal among the answers.
+func (l *link) pipe(ctx context.Context, questions []question, teach bool) (answers []*answer, refused refusal, err error) {
+	defer l.within(ctx, l.timeout)()
+	for i, q := range questions {
+		command, what := "EVALSHA", scriptHash
+		if teach && i == 0 {
+			command, what = "EVAL", script
 		}
-		return nil
-	})
+		l.wire.command(command, what, "1", q.key, strconv.FormatFloat(q.interval, 'g', -1, 64), strconv.Itoa(q.burst), strconv.Itoa(q.want))
+	}
+	if err := l.wire.send(); err != nil {
+		return nil, "", err
+	}
+	answers = make([]*answer, len(questions))
+	for i := range questions {
+		n, err := l.wire.numbers()
+		if no, ok := errors.AsType[refusal](err); ok {
+			refused = no
+			continue
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		if answers[i], err = questions[i].answer(n); err != nil {
+			return nil, "", err
+		}
+	}
+	return answers, refused, nil
+}
+
+// answer makes sense of what the script returned, or says that there is none in it.
+func (q *question) answer(n [3]int64) (*answer, error) {
+	granted, wait, full := n[0], n[1], n[2]
+	if granted < 0 || granted > int64(q.want) || wait < 0 || wait > maxMicros || full < 0 || full > maxMicros || (granted < int64(q.want)) != (wait > 0) {
+		return nil, fmt.Errorf("the script granted %d of %d, to wait %d us, full in %d us, which makes no sense: %w", granted, q.want, wait, full, errForeign)
+	}
+	return &answer{granted: int(granted), wait: time.Duration(wait) * time.Microsecond, full: time.Duration(full) * time.Microsecond}, nil
 }
 
 // describe says where err is from, without the password, which a server could repeat.
@@ -384,38 +468,4 @@ func (a *address) dial(roots *x509.CertPool) func(context.Context) (net.Conn, er
 		}
 		return d.DialContext(ctx, a.network, a.host)
 	}
-}
-
-var errLost = errors.New("the connection was closed")
-
-// client returns a client of go-redis for this one connection, and nothing else:
-// no second one, no retries, no goroutine that goes on dialling, no names or
-// notifications asked for. Losing it is for link to notice and to mend.
-func (a *address) client(conn net.Conn) *redis.Client {
-	// The module logs to stderr, through a variable of its own. All it could say reaches us as errors.
-	logging.Disable()
-	return redis.NewClient(&redis.Options{
-		Network: a.network,
-		Addr:    a.host,
-		Dialer: func(context.Context, string, string) (net.Conn, error) {
-			if conn == nil {
-				return nil, errLost
-			}
-			c := conn
-			conn = nil
-			return c, nil
-		},
-		Username: a.user, Password: a.password, DB: a.db,
-		Protocol:                 2, // nothing is pushed to us
-		DisableIdentity:          true,
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-		MaxRetries:               -1,
-		DialerRetries:            1,
-		PoolSize:                 2, // after as many failures the pool would look for the store by itself; there can be one
-		PipelinePoolSize:         -1,
-		ConnMaxIdleTime:          -1,
-		ContextTimeoutEnabled:    true,
-		ReadBufferSize:           8 << 10,
-		WriteBufferSize:          8 << 10,
-	})
 }

@@ -1,16 +1,21 @@
 package admission
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
+	"io"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -139,9 +144,7 @@ func TestSharedOverTLS(t *testing.T) {
 	if n := take(t, s, "alice"); n != 10 {
 		t.Errorf("%d admitted; want 10", n)
 	}
-	if err := st.client().ClientKillByFilter(t.Context(), "TYPE", "normal", "SKIPME", "yes").Err(); err != nil {
-		t.Fatal(err)
-	}
+	st.cut()
 	if n := take(t, s, "bob"); n != 10 {
 		t.Errorf("%d admitted after the store had closed the connection; want 10", n)
 	}
@@ -149,5 +152,151 @@ func TestSharedOverTLS(t *testing.T) {
 	stranger := newTestShared(t, o)
 	if _, ok, away := stranger.Admit([]byte("alice")); ok || !away {
 		t.Errorf("Admit = %v, away %v with a store that nobody vouches for; want it away", ok, away)
+	}
+}
+
+// Whatever answers in the store's place, nothing is taken on its word: no memory, and no end of a wait.
+func TestAStoreThatIsNone(t *testing.T) {
+	for name, reply := range map[string]string{
+		"the largest string":       "$9223372036854775807\r\n",
+		"the largest array":        "*9223372036854775807\r\n",
+		"a large string":           "$60000000000\r\n",
+		"a large array":            "*2000000000\r\n:1\r\n",
+		"an endless line":          "+" + strings.Repeat("A", 1<<20),
+		"an endless error":         "-" + strings.Repeat("A", 1<<20),
+		"an endless number":        "*3\r\n:" + strings.Repeat("1", 1<<20),
+		"a number out of range":    "*3\r\n:99999999999999999999\r\n:0\r\n:0\r\n",
+		"a string among numbers":   "*3\r\n$1\r\n1\r\n:0\r\n:0\r\n",
+		"two numbers":              "*2\r\n:1\r\n:0\r\n",
+		"no array":                 "*-1\r\n",
+		"a status":                 "+OK\r\n",
+		"HTTP":                     "HTTP/1.1 400 Bad Request\r\n\r\n",
+		"an empty line":            "\r\n",
+		"more granted than wanted": "*3\r\n:1000\r\n:0\r\n:0\r\n",
+		"less than nothing":        "*3\r\n:-1\r\n:5\r\n:5\r\n",
+		"nothing, and no wait":     "*3\r\n:0\r\n:0\r\n:0\r\n",
+		"a wait of an age":         "*3\r\n:0\r\n:9223372036854775807\r\n:5\r\n",
+		"full in an age":           "*3\r\n:1\r\n:0\r\n:9223372036854775807\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			looks := 0
+			go func() {
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					r := bufio.NewReader(c)
+					for ; ; looks++ {
+						if _, err := readCommand(r); err != nil {
+							break
+						}
+						say := reply
+						if looks < 2 { // by which it is found good when it is opened
+							say = "*3\r\n:1\r\n:0\r\n:1\r\n"
+						}
+						if _, err := io.WriteString(c, say); err != nil {
+							break
+						}
+					}
+					c.Close()
+				}
+			}()
+			s := newTestShared(t, SharedOptions{URL: "redis://" + ln.Addr().String(), PerSecond: 1, Burst: 10, Failure: Deny})
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, ok, away := s.Admit([]byte("alice"))
+			runtime.ReadMemStats(&after)
+			if ok || !away || s.Stats().Err == nil {
+				t.Errorf("Admit = %v, away %v, %v; want the store away", ok, away, s.Stats().Err)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
+				t.Errorf("%d bytes were allocated", n)
+			}
+		})
+	}
+}
+
+// FuzzReplies: nothing that a store sends is more than an error.
+func FuzzReplies(f *testing.F) {
+	for _, s := range []string{"*3\r\n:1\r\n:2\r\n:3\r\n", "-ERR x\r\n", "$9223372036854775807\r\n", "*2000000000\r\n", "+OK\r\n", ":1\r\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w := &wire{r: bufio.NewReaderSize(bytes.NewReader(b), maxReply)}
+		for {
+			n, err := w.numbers()
+			if _, refused := errors.AsType[refusal](err); refused {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			q := question{want: 5}
+			if a, err := q.answer(n); err == nil && (a.granted > 5 || a.granted < 0 || a.wait < 0 || a.full < 0 || a.granted < 5 && a.wait == 0) {
+				t.Fatalf("%d became %+v", n, a)
+			}
+		}
+	})
+}
+
+// What stands in the place of one caller's bucket is that caller's affair, and written over.
+func TestABucketThatIsNone(t *testing.T) {
+	st := startStore(t)
+	s := newTestShared(t, SharedOptions{URL: st.url(), PerSecond: 1e-3, Burst: 5, Failure: Deny})
+	key := func(name string) string { return s.prefix + hashed([]byte(name)) }
+	set := map[string][]string{
+		"a list":        {"RPUSH", "x"},
+		"a hash":        {"HSET", "x", "y"},
+		"words":         {"SET", "hello world"},
+		"nan":           {"SET", "nan nan"},
+		"inf":           {"SET", "inf inf"},
+		"hexadecimal":   {"SET", "0x10 0x1"},
+		"inf in time":   {"SET", "inf 1"},
+		"a large time":  {"SET", "1e300 1"},
+		"no time":       {"SET", "X 0"},
+		"no interval":   {"SET", "1 0"},
+		"negative":      {"SET", "1 -1"},
+		"three numbers": {"SET", "1 2 3"},
+		"one number":    {"SET", "1"},
+		"nothing":       {"SET", ""},
+	}
+	for name, value := range set {
+		st.do(append([]string{value[0], key(name)}, value[1:]...)...)
+	}
+	for name := range set {
+		if n := take(t, s, name); n != 5 {
+			t.Errorf("%s: %d admitted, want 5", name, n)
+		}
+		if kind := st.do("TYPE", key(name)); kind != "string" {
+			t.Errorf("%s: the store has a %v still", name, kind)
+		}
+	}
+}
+
+// A clock that went back leaves debts that nobody can have. They are cut to what a caller can owe, once.
+func TestTheClockOfTheStoreGoesBack(t *testing.T) {
+	st := startStore(t)
+	s := newTestShared(t, SharedOptions{URL: st.url(), PerSecond: 1, Burst: 2, Failure: Deny})
+	clock, _ := st.do("TIME").([]any)
+	now, err := strconv.ParseInt(clock[0].(string), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := s.prefix + hashed([]byte("alice"))
+	future := strconv.FormatInt((now-1700000000+15)*1_000_000, 10) // it was full then, by a clock of 15 s more
+	st.do("SET", key, future+" 1000000")
+	if wait, ok, _ := s.Admit([]byte("alice")); ok || wait > 2*time.Second {
+		t.Errorf("Admit = %v, to wait %v; want no more than the 2s in which the bucket fills", ok, wait)
+	}
+	at, _, _ := strings.Cut(st.do("GET", key).(string), " ")
+	full, err := strconv.ParseFloat(at, 64)
+	if err != nil || full > float64(now-1700000000+10)*1e6 {
+		t.Errorf("the store keeps a bucket that is full at %s, %v", at, err)
 	}
 }
