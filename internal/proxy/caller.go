@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	callers "github.com/mtls-proxy/mtls-proxy/internal/caller"
+	"github.com/mtls-proxy/mtls-proxy/internal/logging"
 )
 
 // party is what a session knows of its caller.
@@ -40,7 +41,7 @@ func (x *session) identify() {
 	x.party.asked |= more
 	who, err := x.server.callers.Of(x.socket, more)
 	if err != nil && !x.server.callers.blind.Swap(true) {
-		x.server.o.Log.Logger().Warn("callers could not be looked up; they share the limits by user and unit", "listener", x.name, "err", err)
+		x.server.o.Log.Logger().Warn("callers could not be looked up; they share the limits by user and unit", "event", logging.CallersUnknown, "listener", x.name, "err", err)
 	}
 	if len(who.User) == 0 {
 		who.UID, who.User = x.party.UID, x.party.User

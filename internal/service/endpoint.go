@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admin"
+	"github.com/mtls-proxy/mtls-proxy/internal/logging"
 	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
 )
 
@@ -75,13 +76,13 @@ func (s *service) setEndpoint(wish admin.EndpointChange) (res admin.EndpointResu
 			continue
 		}
 		// Nobody else drains or resumes; an endpoint may have left in this moment.
-		message, change := "endpoint drained", u.Drain
+		message, event, change := "endpoint drained", logging.EndpointDrained, u.Drain
 		if wish.Resume {
-			message, change = "endpoint resumed", func(address string) bool { return u.Resume(time.Now(), address) }
+			message, event, change = "endpoint resumed", logging.EndpointResumed, func(address string) bool { return u.Resume(time.Now(), address) }
 		}
 		if change(address) {
 			res.Changed = append(res.Changed, address)
-			s.logger.Info(message, "upstream", u.Name(), "endpoint", address, "by", wish.By)
+			s.logger.Info(message, "event", event, "upstream", u.Name(), "endpoint", address, "by", wish.By)
 		}
 	}
 	if len(res.Changed)+len(res.Unchanged) == 0 {
@@ -92,7 +93,7 @@ func (s *service) setEndpoint(wish admin.EndpointChange) (res admin.EndpointResu
 	if h := u.Health(); h.In == 0 && !wish.Resume {
 		w := fmt.Sprintf("no endpoint of upstream %q is in now: requests go to those that are out rather than nowhere, drained ones last", u.Name())
 		res.Warnings = append(res.Warnings, w)
-		s.logger.Warn("upstream has no endpoint that is in", "upstream", u.Name())
+		s.logger.Warn("upstream has no endpoint that is in", "event", logging.NoEndpointIn, "upstream", u.Name())
 	}
 	return res
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/listener"
+	"github.com/mtls-proxy/mtls-proxy/internal/logging"
 )
 
 // handOverTimeout bounds the wait until the service manager has taken the connections. If it takes longer, they are on
@@ -31,7 +32,7 @@ func (s *service) handOver(ctx context.Context, kept map[string][]net.Conn) {
 		bctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 		defer cancel()
 		s.report(s.notify.Barrier(bctx))
-		s.logger.Info("idle connections left to the service manager", "connections", total)
+		s.logger.Info("idle connections left to the service manager", "event", logging.ConnectionsLeft, "connections", total)
 	}
 	for _, conns := range kept {
 		for _, c := range conns {
@@ -48,7 +49,7 @@ func (s *service) adopt(ctx context.Context) {
 	})
 	s.report(err)
 	if taken > 0 {
-		s.logger.Info("connections of the process before adopted", "connections", taken)
+		s.logger.Info("connections of the process before adopted", "event", logging.ConnectionsAdopted, "connections", taken)
 	}
 }
 

@@ -73,7 +73,7 @@ func (a announcer) Ready(out reload.Outcome) {
 func (s *service) advise() {
 	_, listening := s.listeners.status(nil)
 	for _, w := range slices.Concat(s.advice(), listening) {
-		s.logger.Warn("something needs attention", "what", w)
+		s.logger.Warn("something needs attention", "event", logging.NeedsAttention, "what", w)
 	}
 	s.recordExpiry(time.Now())
 }

@@ -172,7 +172,7 @@ func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan 
 		Ready:    s.ready,
 		Reload:   s.reload,
 		Endpoint: s.changeEndpoint,
-		Report:   func(err error) { s.logger.Warn("operators' surface failed", "err", err) },
+		Report:   func(err error) { s.logger.Warn("operators' surface failed", "event", logging.AdminFailed, "err", err) },
 	})}
 	s.logging = &logSettings{log: log, stderr: o.Stderr, now: logOptions(cfg, o.Stderr)}
 	s.reloader = reload.New(reload.Options{
@@ -195,7 +195,7 @@ func run(ctx context.Context, o Options, notify *systemd.Notify, hangups <-chan 
 // serve carries the service from its first generation to the end of the drain.
 func (s *service) serve(ctx context.Context, cfg *config.Config, hangups <-chan os.Signal) error {
 	for _, err := range s.inherited.Problems {
-		s.logger.Warn("inherited socket not used", "err", err)
+		s.logger.Warn("inherited socket not used", "event", logging.SocketUnused, "err", err)
 	}
 	// What serves callers and operators ends after the drain, not with ctx.
 	alive, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -348,7 +348,7 @@ func (s *service) adminWarning(text string) {
 // report logs an error that nothing else depends on.
 func (s *service) report(err error) {
 	if err != nil {
-		s.logger.Warn("service manager not told", "err", err)
+		s.logger.Warn("service manager not told", "event", logging.ManagerUntold, "err", err)
 	}
 }
 
