@@ -80,7 +80,7 @@ func upstreamFamilies() []family {
 				}
 			})),
 		withNone(enumerated("mtls_proxy_response_status_codes_total",
-			"Requests that ended, by status code; 499 when the caller had gone, \"other\" for codes without a series of their own.", "code",
+			"Requests that ended, by status code; 499 when the caller had gone before an answer began, \"other\" for codes without a series of their own.", "code",
 			func(u *Upstream, show func(uint64, ...string)) {
 				for i, code := range statusLabels() {
 					show(u.tally.byCode[i].Load(), code)

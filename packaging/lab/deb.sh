@@ -110,6 +110,7 @@ a_port_that_is_taken_does_not_fail_the_installation() {
   said=$(install_deb current 2>&1)
   echo "$said"
   contains 'what the installation says' "$said" 'port 8080'
+  fails grep 'Could not execute' <<<"$said"
   same status "$(dpkg-query --show --showformat='${db:Status-Status}' mtls-proxy)" installed
   same sockets "$(state mtls-proxy.socket)" failed
   systemctl stop squatter.service

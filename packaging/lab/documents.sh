@@ -233,6 +233,19 @@ the_operators_address_moves() {
   curl --fail --silent --show-error http://127.0.0.1:8081/livez
 }
 
+a_service_that_cannot_start_shows_why() {
+  systemctl stop mtls-proxy.service
+  break_configuration
+  fails systemctl start mtls-proxy.service
+  systemctl status --no-pager mtls-proxy.service >/root/status || true
+  cat /root/status
+  grep 'activating (auto-restart)' /root/status
+  grep "Status: .*$mistake" /root/status
+  journalctl --unit=mtls-proxy.service --lines=20 --no-pager | grep 'start refused'
+  mend_configuration
+  within 10 answered_by_the_bank http://localhost:8080/
+}
+
 the_man_page_configures_the_ledger() {
   mv "$drop_ins/bank.toml" /root/bank.toml
   follow man/mtls-proxy.8 DESCRIPTION
@@ -283,6 +296,7 @@ claim a_socket_unit_of_its_own_comes_and_goes
 claim the_service_binds_a_listener_and_the_port_is_closed
 claim a_unix_socket_is_for_its_group
 claim the_operators_address_moves
+claim a_service_that_cannot_start_shows_why
 claim the_man_page_configures_the_ledger
 claim the_example_of_the_manual_is_sound
 claim the_log_is_searched
