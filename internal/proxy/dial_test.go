@@ -64,7 +64,7 @@ func TestSilentEndpointsShareOneBudget(t *testing.T) {
 	one, first := deaf(k)
 	two, second := deaf(k)
 	three, third := deaf(k)
-	k.fleet("timeout = { connect = \"20ms\", tls_handshake = \"40ms\" }\nretry.attempts = 5", one, two, three)
+	k.fleet("timeout = { connect = \"200ms\", tls_handshake = \"300ms\" }\nretry.attempts = 5", one, two, three)
 	a := k.dial().send(get("/")).answer().problem(k, fault.TLSHandshakeTimeout)
 	if len(first) != 1 || len(second) > 1 || len(third) != 0 {
 		t.Errorf("%d, %d and %d connections, want one each to the first two at most", len(first), len(second), len(third))
@@ -78,7 +78,7 @@ func TestSilentEndpointsShareOneBudget(t *testing.T) {
 func TestTryTimeoutWhileConnecting(t *testing.T) {
 	k := start(t, setup{})
 	address, conns := deaf(k)
-	k.fleet("retry = { try_timeout = \"30ms\", attempts = 2, backoff = \"1ms\" }", address)
+	k.fleet("retry = { try_timeout = \"200ms\", attempts = 2, backoff = \"1ms\" }", address)
 	a := k.dial().send(get("/")).answer().problem(k, fault.TLSHandshakeTimeout)
 	if n := len(conns); n != 3 {
 		t.Errorf("%d connections, want 3", n)
