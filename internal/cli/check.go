@@ -74,6 +74,9 @@ func summary(cfg *config.Config, found service.Found, unit *systemd.Unit) string
 		files = strings.Join(cfg.Files, " ")
 	}
 	fmt.Fprintf(&b, "sound: %s\n", files)
+	if len(cfg.Masked) > 0 {
+		fmt.Fprintf(&b, "masked: %s\n", strings.Join(cfg.Masked, " "))
+	}
 	table, passed := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0), unit.Passed()
 	for _, name := range slices.Sorted(maps.Keys(cfg.Listener)) {
 		address, from := strings.Join(cfg.Listener[name].Address, " "), ""
@@ -86,7 +89,7 @@ func summary(cfg *config.Config, found service.Found, unit *systemd.Unit) string
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Upstream)) {
 		u := cfg.Upstream[name]
-		fmt.Fprintf(table, "upstream\t%s\t%s\tidentity %s, trust %s\n", name, u.URL, u.Identity, u.Trust)
+		fmt.Fprintf(table, "upstream\t%s\t%s\tidentity %s, trust %s\n", name, u.Target(), u.Identity, u.Trust)
 	}
 	for _, id := range found.Identities {
 		fmt.Fprintf(table, "identity\t%s\t%s\tserial %s, %s\n", id.Name, id.Subject, id.Serial, expiry(id.NotAfter, id.DaysLeft))

@@ -24,7 +24,8 @@ type Config struct {
 	Reload          Reload               `toml:"reload"`
 
 	// Files are the files that were read, in the order in which they count.
-	Files []string `toml:"-"`
+	Files  []string `toml:"-"`
+	Masked []string `toml:"-"` // drop-ins that are links to /dev/null, and so are not there
 	// Warnings are what an operator should look at although it is allowed.
 	Warnings []Problem `toml:"-"`
 

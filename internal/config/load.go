@@ -3,13 +3,14 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // Options are what Load needs besides the path; the zero value is a plain run.
@@ -68,56 +69,89 @@ func Load(path string, o Options) (*Config, error) {
 	if path == "" {
 		return parse(nil, o, nil, true)
 	}
-	files, problems := []string{path}, Problems(nil)
+	var reader files.Reader
+	paths, problems := []string{path}, Problems(nil)
 	dropIns := filepath.Join(filepath.Dir(path), dropInFolder)
-	entries, err := os.ReadDir(dropIns) // sorted by name
+	names, bad, err := reader.List(dropIns)
 	whole := err == nil || errors.Is(err, fs.ErrNotExist)
 	if !whole {
 		problems = Problems{unreadable(dropIns, err)}
 	}
-	for _, e := range entries {
-		if name := e.Name(); strings.HasSuffix(name, ".toml") && !strings.HasPrefix(name, ".") {
-			files = append(files, filepath.Join(dropIns, name))
+	var masked []string
+	for _, name := range names {
+		switch file := filepath.Join(dropIns, name); {
+		case !strings.HasSuffix(name, ".toml"), strings.HasPrefix(name, "."):
+		case files.Masked(file):
+			masked = append(masked, file)
+		default:
+			paths = append(paths, file)
 		}
 	}
-	problems = append(problems, CheckFiles(append([]string{dropIns}, files...)...)...)
 	var sources []source
-	for _, file := range files {
-		data, err := contents(file)
+	public := make(map[string]fs.FileMode) // readable for everybody
+	for _, path := range paths {
+		f, err := reader.Read(path, maxFileSize)
 		if err != nil {
-			problems, whole = append(problems, unreadable(file, err)), false
+			problems, whole = append(problems, unreadable(path, err)), false
 			continue
 		}
-		sources = append(sources, source{file, data})
+		bad = append(bad, f.Problems...)
+		if f.Public() {
+			public[path] = f.Mode
+		}
+		sources = append(sources, source{path, f.Data})
 	}
-	return parse(sources, o, problems, whole)
+	for _, p := range bad {
+		problems = append(problems, Problem{Origin: Origin{File: p.Path}, Fact: p.Fact, Hint: p.Hint})
+	}
+	cfg, err := parse(sources, o, problems, whole)
+	if cfg != nil {
+		cfg.Masked = masked
+		cfg.Warnings = append(cfg.Warnings, exposed(cfg, public)...)
+		Problems(cfg.Warnings).inOrder(cfg.Files)
+	}
+	return cfg, err
 }
 
-func contents(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
+// exposed warns of secrets in files that everybody may read.
+func exposed(cfg *Config, public map[string]fs.FileMode) (warnings Problems) {
+	for key, at := range cfg.origins {
+		if mode, ok := public[at.File]; ok && isSecret(key) {
+			warnings = append(warnings, Problem{
+				Origin: at, Key: key, Fact: fmt.Sprintf("everybody on this host may read this secret (mode %04o)", mode.Perm()),
+				Hint: "chgrp mtls-proxy " + at.File + " && chmod 640 " + at.File,
+			})
+		}
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if info.IsDir() {
-		return nil, errors.New("is a folder")
+	return warnings
+}
+
+// isSecret reports whether the value of a key is most likely none of everybody's business: a field that lets its sender in, or the hash of
+// a password.
+func isSecret(key string) bool {
+	if strings.HasPrefix(key, "admin.users.") {
+		return true
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	if err == nil && len(data) > maxFileSize {
-		err = fmt.Errorf("is larger than %d MiB", maxFileSize>>20)
+	for _, edit := range [...]string{".request_headers.set.", ".request_headers.add."} {
+		if _, name, ok := strings.Cut(key, edit); ok {
+			name = strings.ToLower(name)
+			return slices.ContainsFunc([]string{"auth", "cookie", "token", "key", "secret", "password", "credential", "session"}, func(word string) bool {
+				return strings.Contains(name, word)
+			})
+		}
 	}
-	return data, err
+	return false
 }
 
 // unreadable says why a file or folder cannot be read, without its name, which
 // stands before it.
 func unreadable(name string, err error) Problem {
 	p := Problem{Origin: Origin{File: name}, Fact: err.Error()}
-	var onPath *fs.PathError
-	if errors.As(err, &onPath) {
-		p.Fact = "cannot be read: " + onPath.Err.Error()
+	if found, ok := errors.AsType[*files.Problem](err); ok {
+		p.Fact, p.Hint = found.Fact, found.Hint
+		if found.Err != nil {
+			p.Fact += ": " + found.Err.Error()
+		}
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && filepath.Base(filepath.Dir(name)) == dropInFolder:
@@ -135,9 +169,9 @@ func unreadable(name string, err error) Problem {
 // are the whole, nothing is concluded from what they lack.
 func parse(sources []source, o Options, problems Problems, whole bool) (*Config, error) {
 	r := newReader()
-	var files []string
+	var paths []string
 	for _, s := range sources {
-		files = append(files, s.file)
+		paths = append(paths, s.file)
 		doc, syntax := document(s.file, s.data)
 		if syntax == nil {
 			r.read(folder(s.file), doc)
@@ -154,17 +188,17 @@ func parse(sources []source, o Options, problems Problems, whole bool) (*Config,
 		r.override(over)
 	}
 	cfg := r.config(o.Sockets)
-	cfg.Files = files
+	cfg.Files = paths
 	unusable := r.decode(cfg, o.CredentialsDirectory)
 	if whole {
-		v := validation{reader: r, cfg: cfg, sockets: o.Sockets, unusable: unusable, top: top(files)}
+		v := validation{reader: r, cfg: cfg, sockets: o.Sockets, unusable: unusable, top: top(paths)}
 		v.run()
 	}
 	if problems = append(problems, r.problems...); len(problems) > 0 {
-		problems.inOrder(files)
+		problems.inOrder(paths)
 		return nil, problems
 	}
-	Problems(cfg.Warnings).inOrder(files)
+	Problems(cfg.Warnings).inOrder(paths)
 	return cfg, nil
 }
 

@@ -1,12 +1,10 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"strings"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // maxPassword is far beyond any password.
@@ -33,19 +31,20 @@ func (c *Config) password(file string, key ...string) (string, error) {
 		return Problem{Origin: c.Origin(plain(key)), Key: dotted(key), Fact: fact, Hint: hint}
 	}
 	var problems Problems
-	for _, p := range CheckFiles(file) {
-		problems = append(problems, problem(p.Origin.File+": "+p.Fact, p.Hint))
+	var reader files.Reader
+	f, err := reader.Read(file, maxPassword)
+	if err != nil {
+		p := unreadable(file, err)
+		return "", Problems{problem(file+" "+p.Fact, "")}
 	}
-	content, mode, err := contentOfSecret(file)
-	password := strings.TrimSuffix(strings.TrimSuffix(content, "\n"), "\r")
-	var onPath *fs.PathError
+	for _, p := range f.Problems {
+		problems = append(problems, problem(p.Path+": "+p.Fact, p.Hint))
+	}
+	password := strings.TrimSuffix(strings.TrimSuffix(string(f.Data), "\n"), "\r")
+	clear(f.Data)
 	switch {
-	case errors.As(err, &onPath):
-		problems = append(problems, problem(file+" cannot be read: "+onPath.Err.Error(), ""))
-	case err != nil:
-		problems = append(problems, problem(file+" cannot be read: "+err.Error(), ""))
-	case mode.Perm()&0o004 != 0:
-		problems = append(problems, problem(fmt.Sprintf("everybody on this host may read the password in %s (mode %04o)", file, mode.Perm()), "chmod o-rwx "+file))
+	case f.Public():
+		problems = append(problems, problem(fmt.Sprintf("everybody on this host may read the password in %s (mode %04o)", file, f.Mode.Perm()), "chmod o-rwx "+file))
 	case password == "":
 		problems = append(problems, problem(file+" is empty", "write the password into it, on one line"))
 	case strings.ContainsFunc(password, func(r rune) bool { return r < ' ' || r == 0x7f }):
@@ -55,27 +54,4 @@ func (c *Config) password(file string, key ...string) (string, error) {
 		return "", problems
 	}
 	return password, nil
-}
-
-func contentOfSecret(file string) (string, fs.FileMode, error) {
-	info, err := os.Stat(file) // a pipe would keep us waiting
-	if err != nil {
-		return "", 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return "", 0, errors.New("it is not a file")
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close()
-	if info, err = f.Stat(); err != nil {
-		return "", 0, err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxPassword+1))
-	if err == nil && len(data) > maxPassword {
-		err = fmt.Errorf("it is larger than %d KiB", maxPassword>>10)
-	}
-	return string(data), info.Mode(), err
 }

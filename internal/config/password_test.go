@@ -25,11 +25,11 @@ func TestPasswordsAreReadLikeKeys(t *testing.T) {
 		{name: "empty", content: "\n", mode: 0o600, fact: "DIR/password is empty"},
 		{name: "two lines", content: "SECRET\nSECRET\n", mode: 0o600, fact: "DIR/password is more than one line of text"},
 		{name: "binary", content: "SECRET\x00", mode: 0o600, fact: "DIR/password is more than one line of text"},
-		{name: "too large", content: strings.Repeat("SECRET", 1000), mode: 0o600, fact: "DIR/password cannot be read: it is larger than 4 KiB"},
+		{name: "too large", content: strings.Repeat("SECRET", 1000), mode: 0o600, fact: "DIR/password is larger than 4 KiB"},
 		{name: "missing", mode: 0o600, change: func(dir string) error { return os.Remove(filepath.Join(dir, "password")) }, fact: "DIR/password cannot be read: no such file or directory"},
 		{name: "a folder", mode: 0o600, change: func(dir string) error {
 			return first(os.Remove(filepath.Join(dir, "password")), os.Mkdir(filepath.Join(dir, "password"), 0o700))
-		}, fact: "DIR/password cannot be read: it is not a file"},
+		}, fact: "DIR/password is a folder"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

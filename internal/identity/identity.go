@@ -16,6 +16,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // Source names the files of one identity. Both may be the same file.
@@ -23,6 +25,8 @@ type Source struct {
 	Name        string
 	Certificate string // PEM, the leaf first, then its intermediates
 	Key         string // PEM
+
+	Files *files.Reader // reads them, and leaves out Problems that it has returned before; nil: a new one
 }
 
 // Identity is a certificate chain with its key. It is never written again once
@@ -63,8 +67,7 @@ func (p *Problem) Unwrap() error { return p.Err }
 // Load reads and checks an identity. A certificate that has expired, or is not
 // valid yet, is loaded all the same and says so in Warnings: an old certificate
 // that some upstream still takes is better than none. Files that others may
-// write to, and keys that everybody may read, are refused; see CheckFiles and
-// CheckKeys. An error is made of one Problem, or of several joined.
+// write to, and keys that everybody may read, are refused. An error is made of one Problem, or of several joined.
 func Load(src Source) (*Identity, error) {
 	id, err := load(src)
 	if err != nil {
@@ -74,27 +77,14 @@ func Load(src Source) (*Identity, error) {
 }
 
 func load(src Source) (*Identity, error) {
-	certPEM, keyPEM, err := readPair(src)
+	certPEM, keyPEM, problems, err := readPair(src)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(keyPEM)
 	defer clear(certPEM) // may hold the key as well
-	chain, err := parseChain(src.Certificate, certPEM)
-	if err != nil {
-		return nil, err
-	}
-	key, err := parseKey(src.Key, keyPEM)
-	if err != nil {
-		return nil, err
-	}
-	if err := matchKey(src, chain, key); err != nil {
-		return nil, err
-	}
-	if err := checkOrder(src.Certificate, chain); err != nil {
-		return nil, err
-	}
-	if err := checkModes(src, certPEM); err != nil {
+	chain, key, err := parse(src, certPEM, keyPEM)
+	if err := errors.Join(append(problems, err)...); err != nil {
 		return nil, err
 	}
 	leaf := chain[0]
@@ -114,6 +104,20 @@ func load(src Source) (*Identity, error) {
 		return nil, &Problem{File: src.Key, Fact: "the key cannot be used", Err: err}
 	}
 	return id, nil
+}
+
+// parse makes sense of both files, and sees to it that they belong together.
+func parse(src Source, certPEM, keyPEM []byte) (chain []*x509.Certificate, key crypto.Signer, err error) {
+	if chain, err = parseChain(src.Certificate, certPEM); err != nil {
+		return nil, nil, err
+	}
+	if key, err = parseKey(src.Key, keyPEM); err != nil {
+		return nil, nil, err
+	}
+	if err := matchKey(src, chain, key); err != nil {
+		return nil, nil, err
+	}
+	return chain, key, checkOrder(src.Certificate, chain)
 }
 
 // matchKey refuses a key that is not the leaf's.

@@ -225,9 +225,9 @@ func TestLoadRefusesWhatCannotBeRead(t *testing.T) {
 		src  Source
 		want string
 	}{
-		"missing":  {Source{"x", cert + ".no", key}, "no such file or directory; put the file there"},
-		"a folder": {Source{"x", filepath.Dir(cert), key}, "not a regular file"},
-		"a FIFO":   {Source{"x", cert, fifo}, "not a regular file"},
+		"missing":  {Source{Name: "x", Certificate: cert + ".no", Key: key}, "no such file or directory; put the file there"},
+		"a folder": {Source{Name: "x", Certificate: filepath.Dir(cert), Key: key}, "is a folder"},
+		"a FIFO":   {Source{Name: "x", Certificate: cert, Key: fifo}, "not a regular file"},
 	} {
 		if _, err := Load(tc.src); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)

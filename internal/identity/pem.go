@@ -7,11 +7,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"strings"
-	"syscall"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // maxFileBytes bounds what is read of a file; a chain takes a few KiB.
@@ -19,62 +18,71 @@ const maxFileBytes = 1 << 20
 
 // readPair reads certificate and key. A renewal may replace both while we read:
 // the certificate is read again after the key, and both again if it changed.
-// Whether the two belong together is checked later.
-func readPair(src Source) (cert, key []byte, err error) {
-	for range 3 {
-		cert, err = readFile(src.Certificate)
-		if err != nil {
-			return nil, nil, err
-		}
-		key, err = readFile(src.Key)
-		if err != nil {
-			return nil, nil, err
-		}
-		again, err := readFile(src.Certificate)
-		if err != nil {
-			return nil, nil, err
-		}
-		if bytes.Equal(cert, again) {
-			return cert, key, nil
-		}
+// Whether the two belong together is checked later. problems are files that others may write to, and
+// keys that everybody may read.
+func readPair(src Source) (cert, key []byte, problems []error, err error) {
+	r := src.Files
+	if r == nil {
+		r = new(files.Reader)
 	}
-	return nil, nil, &Problem{File: src.Certificate, Fact: "the file changes while it is read", Hint: "try again when the renewal is done"}
+	read := func(name string) (*files.File, error) {
+		f, err := r.Read(name, maxFileBytes)
+		if err != nil {
+			return nil, unreadable(name, err)
+		}
+		for _, p := range f.Problems {
+			problems = append(problems, &Problem{File: p.Path, Fact: p.Fact, Hint: p.Hint, Err: p.Err})
+		}
+		return f, nil
+	}
+	for range 3 {
+		c, err := read(src.Certificate)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		k, err := read(src.Key)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		again, err := read(src.Certificate)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if !bytes.Equal(c.Data, again.Data) {
+			continue
+		}
+		clear(again.Data) // may hold the key as well
+		if again.Public() && (src.Certificate == src.Key || bytes.Contains(c.Data, []byte("PRIVATE KEY-----"))) {
+			problems = append(problems, publicKey(src.Certificate, again))
+		}
+		if k.Public() && src.Key != src.Certificate {
+			problems = append(problems, publicKey(src.Key, k))
+		}
+		return c.Data, k.Data, problems, nil
+	}
+	return nil, nil, nil, &Problem{File: src.Certificate, Fact: "the file changes while it is read", Hint: "try again when the renewal is done"}
 }
 
-func readFile(name string) ([]byte, error) {
-	// O_NONBLOCK: opening a FIFO must not hang.
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, unreadable(name, err)
+func publicKey(name string, f *files.File) error {
+	return &Problem{
+		File: name,
+		Fact: fmt.Sprintf("everybody on this host may read the private key (mode %04o)", f.Mode.Perm()),
+		Hint: "take that away: chmod o-rwx " + name,
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, unreadable(name, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, &Problem{File: name, Fact: "this is not a regular file", Hint: "name a file in PEM form"}
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err != nil {
-		return nil, unreadable(name, err)
-	}
-	if len(b) > maxFileBytes {
-		return nil, &Problem{File: name, Fact: "the file is larger than 1 MiB", Hint: "name a file that holds only the certificate chain or the key"}
-	}
-	return b, nil
 }
 
 func unreadable(name string, err error) error {
-	p := &Problem{File: name, Fact: "cannot be read", Err: err}
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		p.Err = e.Err // the file is named already
+	p := &Problem{File: name, Fact: err.Error()}
+	if found, ok := errors.AsType[*files.Problem](err); ok {
+		p.Fact, p.Hint, p.Err = found.Fact, found.Hint, found.Err
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		p.Hint = "let the group that the service runs as read it, for example: chgrp mtls-proxy FILE && chmod 640 FILE"
 	case errors.Is(err, fs.ErrNotExist):
 		p.Hint = "put the file there, or correct the path"
+	case p.Err == nil && p.Hint == "":
+		p.Hint = "name a file that holds only the certificate chain or the key, in PEM form"
 	}
 	return p
 }

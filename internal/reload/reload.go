@@ -4,6 +4,7 @@ package reload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -65,7 +66,8 @@ type Reloader struct {
 	turn chan struct{} // holds one token: whoever has it reloads
 
 	// Owned by whoever has the turn.
-	cfg *config.Config
+	cfg    *config.Config
+	behind <-chan prepared // what a reload that was given up still prepares; nil: nothing
 }
 
 // New returns a Reloader that has not loaded anything yet.
@@ -135,41 +137,106 @@ func (r *Reloader) apply(ctx context.Context, load func() (*config.Config, error
 	return out, err
 }
 
+// maxPrepare bounds the time for reading files and building a generation. A network file system that is away holds whoever opens a file
+// of it for as long as it likes.
+const maxPrepare = 45 * time.Second
+
+// prepared is a generation that could be put into service.
+type prepared struct {
+	cfg     *config.Config
+	changes []Change
+	next    *snapshot.Snapshot
+	err     error
+}
+
 // swap does the work in the order that keeps every failure before the first
 // visible effect.
 func (r *Reloader) swap(ctx context.Context, load func() (*config.Config, error)) (changes []string, err error) {
-	cfg, err := load()
-	if err != nil {
-		return nil, err
-	}
-	var prepared []Change
-	defer func() {
-		if err != nil {
-			for _, change := range slices.Backward(prepared) {
-				change.Abort()
-			}
-		}
-	}()
-	for _, part := range r.o.Parts {
-		change, err := part.Prepare(ctx, cfg)
-		if err != nil {
-			return nil, err
-		}
-		prepared = append(prepared, change)
-	}
 	prev := r.o.Store.Current()
-	next, err := r.o.Build(ctx, cfg, prev)
+	p, err := r.await(ctx, load, prev)
 	if err != nil {
 		return nil, err
 	}
 	if prev != nil {
-		changes = diff(r.cfg, cfg, prev, next)
+		changes = diff(r.cfg, p.cfg, prev, p.next)
 	}
-	r.o.Store.Publish(next)
-	r.o.Published(cfg, prev, next)
-	for _, change := range prepared {
+	r.o.Store.Publish(p.next)
+	r.o.Published(p.cfg, prev, p.next)
+	for _, change := range p.changes {
 		change.Commit()
 	}
-	r.cfg = cfg
+	r.cfg = p.cfg
 	return changes, nil
+}
+
+// await prepares a generation, and gives up when ctx is done or it takes too long. What goes on by itself then is undone when it ends; until
+// then there is no other reload.
+func (r *Reloader) await(ctx context.Context, load func() (*config.Config, error), prev *snapshot.Snapshot) (prepared, error) {
+	if r.behind != nil {
+		select {
+		case late := <-r.behind:
+			r.behind = nil
+			late.undo(prev)
+		default:
+			return prepared{}, errBehind
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, maxPrepare, errSlow)
+	defer cancel()
+	done := make(chan prepared, 1)
+	go func() { done <- r.prepare(ctx, load, prev) }()
+	select {
+	case p := <-done:
+		return p, p.err
+	case <-ctx.Done():
+	}
+	select {
+	case p := <-done: // it has noticed, too
+		if p.err == nil {
+			p.undo(prev)
+			p.err = context.Cause(ctx)
+		}
+		return p, p.err
+	case <-time.After(noticeWithin):
+		r.behind = done
+		return prepared{}, fmt.Errorf("read the configuration and what it names: %w", context.Cause(ctx))
+	}
+}
+
+// noticeWithin is how long what is being prepared has to notice that it is not wanted any more.
+const noticeWithin = 100 * time.Millisecond
+
+var (
+	errSlow   = fmt.Errorf("it took longer than %v; is a file on a network file system that is away?", maxPrepare)
+	errBehind = errors.New("the reload before this one was given up, but still waits for a file; is it on a network file system that is away?")
+)
+
+// prepare does everything that can fail and nothing that anybody notices.
+func (r *Reloader) prepare(ctx context.Context, load func() (*config.Config, error), prev *snapshot.Snapshot) (p prepared) {
+	if p.cfg, p.err = load(); p.err != nil {
+		return p
+	}
+	for _, part := range r.o.Parts {
+		change, err := part.Prepare(ctx, p.cfg)
+		if err != nil {
+			p.undo(prev)
+			return prepared{err: err}
+		}
+		p.changes = append(p.changes, change)
+	}
+	if p.next, p.err = r.o.Build(ctx, p.cfg, prev); p.err != nil {
+		p.undo(prev)
+	}
+	return p
+}
+
+// undo leaves everything as if p had never been prepared.
+func (p *prepared) undo(prev *snapshot.Snapshot) {
+	for _, change := range slices.Backward(p.changes) {
+		change.Abort()
+	}
+	p.changes = nil
+	if p.next != nil {
+		p.next.Retire(prev)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 // world is what a Reloader acts on. It writes down in what order.
 type world struct {
+	mu       sync.Mutex
 	log      []string
 	store    snapshot.Store
 	loadErr  error
@@ -25,7 +27,11 @@ type world struct {
 	last     Outcome
 }
 
-func (w *world) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
+func (w *world) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.log = append(w.log, fmt.Sprintf(format, args...))
+}
 
 func (w *world) Reloading()      { w.note("reloading") }
 func (w *world) Ready(o Outcome) { w.note("ready"); w.last = o }
@@ -162,7 +168,7 @@ func TestReloadsWaitForEachOther(t *testing.T) {
 
 func TestReloadGivesUpWaitingWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{slow: time.Hour}
+		w := &world{slow: maxPrepare / 2}
 		r := w.started(t)
 		done := make(chan struct{})
 		go func() {
@@ -176,6 +182,47 @@ func TestReloadGivesUpWaitingWithItsContext(t *testing.T) {
 			t.Errorf("Reload behind another = %v, want deadline exceeded", err)
 		}
 		<-done
+	})
+}
+
+// A file on a network file system that is away holds whoever opens it. Neither a stop nor later reloads wait for that.
+func TestAReloadThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{slow: time.Hour}
+		r := w.started(t)
+		ctx, stop := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, stop)
+		begin := time.Now()
+		if out, err := r.Reload(ctx); !errors.Is(err, context.Canceled) || out.OK() || time.Since(begin) > 2*time.Second {
+			t.Errorf("Reload = %+v, %v after %v; want that it was given up", out, err, time.Since(begin))
+		}
+		begin = time.Now()
+		if _, err := r.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "the reload before this one") || time.Since(begin) > 0 {
+			t.Errorf("Reload behind it = %v after %v; want that it fails at once", err, time.Since(begin))
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		w.slow = 0
+		if got := strings.Join(w.log, " "); strings.Contains(got, "published") || strings.Contains(got, "commit") {
+			t.Errorf("what was given up came into service: %s", got)
+		}
+		w.log = nil
+		if out, err := r.Reload(t.Context()); err != nil || out.Generation != 2 {
+			t.Errorf("Reload once that has ended = %+v, %v", out, err)
+		}
+		if got := strings.Join(w.log, " "); !strings.HasPrefix(got, "reloading abort log abort sockets load") {
+			t.Errorf("what was given up is undone first: %s", got)
+		}
+	})
+	t.Run("for too long", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{slow: time.Hour}
+			r := w.started(t)
+			if _, err := r.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "longer than 45s") {
+				t.Errorf("Reload = %v", err)
+			}
+			time.Sleep(time.Hour)
+		})
 	})
 }
 

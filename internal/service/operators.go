@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"slices"
 	"sync"
 
@@ -84,7 +83,7 @@ func adminSettings(cfg *config.Config) (admin.Settings, error) {
 	set.TLS = &tls.Config{Certificates: []tls.Certificate{id.Certificate}, MinVersion: tls.VersionTLS12}
 	if a.TLS.ClientCA != "" {
 		clients, err := trust.Load(trust.Source{Name: "admin.tls", CA: []string{a.TLS.ClientCA}})
-		if err = errors.Join(append(identity.CheckFiles(a.TLS.ClientCA), err)...); err != nil {
+		if err != nil {
 			return set, err
 		}
 		set.TLS.ClientCAs, set.TLS.ClientAuth = clients.Roots, tls.RequireAndVerifyClientCert

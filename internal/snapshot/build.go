@@ -16,6 +16,7 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/connect"
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/identity"
 	"github.com/mtls-proxy/mtls-proxy/internal/logging"
@@ -148,11 +149,12 @@ func securityHeaders(h *config.SecurityHeaders) (list []http1.Default) {
 // that equal means the same pointer. It reports everything that is wrong with any of them.
 func (b *builder) credentials() error {
 	var errs []error
+	reader := new(files.Reader) // one for all, so that a folder which several lie in is reported once
 	before := b.before
 	b.identities = make(map[string]*identity.Identity)
 	for _, name := range slices.Sorted(maps.Keys(b.cfg.Identity)) {
 		c := b.cfg.Identity[name]
-		id, err := identity.Load(identity.Source{Name: name, Certificate: c.Certificate, Key: c.Key})
+		id, err := identity.Load(identity.Source{Name: name, Certificate: c.Certificate, Key: c.Key, Files: reader})
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -164,11 +166,9 @@ func (b *builder) credentials() error {
 		b.next.Identities = append(b.next.Identities, id)
 	}
 	b.bundles = make(map[string]*trust.Bundle)
-	var files []string
 	for _, name := range slices.Sorted(maps.Keys(b.cfg.Trust)) {
 		c := b.cfg.Trust[name]
-		files = append(files, c.CA...)
-		bundle, err := trust.Load(trust.Source{Name: name, CA: c.CA, SystemRoots: c.SystemRoots})
+		bundle, err := trust.Load(trust.Source{Name: name, CA: c.CA, SystemRoots: c.SystemRoots, Files: reader})
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -178,13 +178,6 @@ func (b *builder) credentials() error {
 		}
 		b.bundles[name] = bundle
 		b.next.Bundles = append(b.next.Bundles, bundle)
-	}
-	// All at once, so that a folder which several lie in is reported once.
-	for _, err := range identity.CheckFiles(files...) {
-		if p, ok := errors.AsType[*identity.Problem](err); ok && p.Err != nil {
-			continue // cannot be read: Load has said so
-		}
-		errs = append(errs, err)
 	}
 	errs = append(errs, b.passwords()...)
 	return errors.Join(errs...)

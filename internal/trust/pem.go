@@ -6,12 +6,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // Problem is what is wrong with one file, and what to do about it.
@@ -38,53 +38,39 @@ func (p *Problem) Unwrap() error { return p.Err }
 // maxFileBytes bounds what is read of a file. All roots of a system take some 200 KiB.
 const maxFileBytes = 4 << 20
 
-func readFile(name string) ([]byte, error) {
-	// O_NONBLOCK: opening a FIFO must not hang.
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, unreadable(name, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, unreadable(name, err)
-	case info.IsDir():
-		return nil, &Problem{File: name, Fact: "this is a folder", Hint: "list the files in it: ca = [\"a.crt\", \"b.crt\"]"}
-	case !info.Mode().IsRegular():
-		return nil, &Problem{File: name, Fact: "this is not a regular file", Hint: "name a file in PEM form"}
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err != nil {
-		return nil, unreadable(name, err)
-	}
-	if len(b) > maxFileBytes {
-		return nil, &Problem{File: name, Fact: "the file is larger than 4 MiB", Hint: "name a file that holds only certificates"}
-	}
-	return b, nil
-}
-
 func unreadable(name string, err error) error {
-	p := &Problem{File: name, Fact: "cannot be read", Err: err}
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		p.Err = e.Err // the file is named already
+	p := &Problem{File: name, Fact: err.Error()}
+	if found, ok := errors.AsType[*files.Problem](err); ok {
+		p.Fact, p.Hint, p.Err = found.Fact, found.Hint, found.Err
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		p.Hint = "certificates are no secret: chmod a+r " + name
 	case errors.Is(err, fs.ErrNotExist):
 		p.Hint = "put the file there, or correct the path"
+	case p.Fact == "is a folder":
+		p.Hint = "list the files in it: ca = [\"a.crt\", \"b.crt\"]"
+	case p.Err == nil && p.Hint == "":
+		p.Hint = "name a file that holds only certificates, in PEM form"
 	}
 	return p
 }
 
 // readCertificates reads a bundle. Every block in it must be whole and a
 // certificate: what is passed over silently is missed later.
-func readCertificates(name string) ([]*x509.Certificate, error) {
-	b, err := readFile(name)
+func readCertificates(r *files.Reader, name string) ([]*x509.Certificate, error) {
+	f, err := r.Read(name, maxFileBytes)
 	if err != nil {
-		return nil, err
+		return nil, unreadable(name, err)
 	}
+	if len(f.Problems) > 0 {
+		var all []error
+		for _, p := range f.Problems {
+			all = append(all, &Problem{File: p.Path, Fact: p.Fact, Hint: p.Hint, Err: p.Err})
+		}
+		return nil, errors.Join(all...)
+	}
+	b := f.Data
 	begun := bytes.Count(b, []byte("-----BEGIN "))
 	var certs []*x509.Certificate
 	blocks := 0
@@ -136,7 +122,7 @@ func readCertificates(name string) ([]*x509.Certificate, error) {
 // reads the same places, but once in the life of a process. SSL_CERT_FILE and
 // SSL_CERT_DIR take the places' place, as with OpenSSL.
 func readSystemRoots() ([]*x509.Certificate, error) {
-	files := []string{
+	places := []string{
 		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Arch
 		"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL
 		"/etc/ssl/ca-bundle.pem",                            // openSUSE
@@ -144,16 +130,17 @@ func readSystemRoots() ([]*x509.Certificate, error) {
 		"/etc/ssl/cert.pem",                                 // Alpine, BSD, macOS
 	}
 	if f := os.Getenv("SSL_CERT_FILE"); f != "" {
-		files = []string{f}
+		places = []string{f}
 	}
 	dirs := []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
 	if d := os.Getenv("SSL_CERT_DIR"); d != "" {
 		dirs = strings.Split(d, ":")
 	}
 	var certs []*x509.Certificate
-	for _, f := range files {
-		if b, err := readFile(f); err == nil {
-			certs = appendRoots(certs, b)
+	var r files.Reader // who may change the system's own is not for us to judge
+	for _, place := range places {
+		if f, err := r.Read(place, maxFileBytes); err == nil {
+			certs = appendRoots(certs, f.Data)
 			break
 		}
 	}
@@ -169,14 +156,14 @@ func readSystemRoots() ([]*x509.Certificate, error) {
 					continue // OpenSSL's hash of a file that is listed itself
 				}
 			}
-			if b, err := readFile(name); err == nil {
-				certs = appendRoots(certs, b)
+			if f, err := r.Read(name, maxFileBytes); err == nil {
+				certs = appendRoots(certs, f.Data)
 			}
 		}
 	}
 	if len(certs) == 0 {
 		return nil, &Problem{
-			File: files[0], Fact: "this system has no root certificates",
+			File: places[0], Fact: "this system has no root certificates",
 			Hint: "install the package ca-certificates, or set ca in the trust bundle",
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // Source names what a bundle is made of. Without any CA it is the system's roots.
@@ -17,6 +19,8 @@ type Source struct {
 	Name        string
 	CA          []string // PEM files
 	SystemRoots bool     // the system's roots as well as CA
+
+	Files *files.Reader // reads them, and leaves out Problems that it has returned before; nil: a new one
 }
 
 // Bundle is a set of roots. It is safe for concurrent use, and nothing exported
@@ -54,8 +58,12 @@ func Load(src Source) (*Bundle, error) {
 	var problems []error
 	seen := map[string]bool{}
 	now := time.Now()
+	reader := src.Files
+	if reader == nil {
+		reader = new(files.Reader)
+	}
 	for _, name := range src.CA {
-		certs, err := readCertificates(name)
+		certs, err := readCertificates(reader, name)
 		if err != nil {
 			problems = append(problems, err)
 			continue

@@ -107,7 +107,7 @@ func TestLoadNamesEveryBadFile(t *testing.T) {
 	if err == nil {
 		t.Fatal("it was loaded")
 	}
-	for _, want := range []string{"/nonexistent/a.crt: cannot be read: no such file or directory", "this is a folder", "is empty"} {
+	for _, want := range []string{"/nonexistent/a.crt: cannot be read: no such file or directory", ": is a folder", "is empty"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error lacks %q: %v", want, err)
 		}
