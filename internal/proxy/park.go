@@ -64,14 +64,28 @@ func (x *session) park() exit {
 	if phaseOf(w) == phaseFresh {
 		to = phaseFreshParked
 	}
+	snap, policy := x.snap, x.policy
+	x.snap, x.policy, x.allowed = nil, nil, x.allowed[:0] // a caller that idles for long does not hold a generation
 	x.word.Store(following(w, to))
 	err := x.server.lot.Park(x.socket, x.unpark)
 	x.ending.Unlock()
 	if err == nil || !x.rouse() {
 		return parked
 	}
+	x.snap, x.policy = snap, policy
 	x.brisk = true // or it would try again at once
 	return over
+}
+
+// attach gives a session that was parked the generation that it goes on with. False: its listener is in none.
+func (x *session) attach() bool {
+	x.snap = x.server.o.Store.Serving(x.name)
+	if x.snap == nil {
+		x.snap = x.server.o.Store.Current()
+		return false
+	}
+	x.policy = x.snap.Listener(x.name)
+	return true
 }
 
 // unpark gives a parked session a goroutine, because there is something to read.

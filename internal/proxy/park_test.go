@@ -52,6 +52,17 @@ func TestCallersWhoAskForNothing(t *testing.T) {
 	c.send(get("/")).answer().ok(k)
 }
 
+// A generation may have thousands of routes, and callers idle for longer than it serves.
+func TestParkedCallersHoldNoGeneration(t *testing.T) {
+	k := start(t, setup{})
+	c := k.parked()
+	k.any("the session holds no generation", func(x *session) bool {
+		return phaseOf(x.word.Load()) == phaseParked && x.snap == nil && x.policy == nil
+	})
+	k.reload("[[route]]\nupstream = \"default\"\nmax_request_body = \"1MiB\"\n")
+	c.send(get("/")).answer().ok(k)
+}
+
 func TestParkedCallersAreServed(t *testing.T) {
 	k := start(t, setup{})
 	c := k.parked()

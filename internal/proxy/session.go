@@ -47,7 +47,7 @@ type session struct {
 	owner string // who the caller is, as ownerOf found out; belongs to server.mu
 
 	// What follows belongs to the session's goroutine.
-	snap      *snapshot.Snapshot // the current exchange's
+	snap      *snapshot.Snapshot // the current exchange's; nil while parked
 	policy    *snapshot.Listener // that of snap
 	buffers   *conn.Buffers
 	work      *work // nil while there is nothing to do
@@ -138,6 +138,12 @@ func (x *session) after(d time.Duration) int64 {
 
 // live serves the caller until either side has enough, or until there is nothing to do for a while.
 func (x *session) live(ctx context.Context) {
+	if x.snap == nil && !x.attach() {
+		x.hangUp()
+		x.end()
+		x.callerLeft("its listener has left the configuration")
+		return
+	}
 	if !x.entered && !x.probe {
 		if limit := x.server.enter(x); limit != "" {
 			x.turnAway(limit)
