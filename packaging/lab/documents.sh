@@ -180,14 +180,14 @@ an_address_in_vain_is_told_by_every_command() {
 a_socket_unit_of_its_own_comes_and_goes() {
   groupadd payments
   # The reflex: the unit's file, and then this.
-  /kit/labkit page /pages/docs/operations.md 'Add a socket unit' | sed '/^END OF BLOCK/q' >/root/block
+  /kit/labkit page /pages/docs/operations.md 'Add a socket unit' >/root/whole
+  sed '/^END OF BLOCK/q' /root/whole >/root/block
   source /root/block
   systemctl daemon-reload
   fails systemctl enable --now payments.socket
   answered_by_the_bank http://localhost:8080/
   systemctl reset-failed
 
-  /kit/labkit page /pages/docs/operations.md 'Add a socket unit' >/root/whole
   sed '/^systemctl disable/,$d' /root/whole >/root/block # the second half takes it away again
   source /root/block
   answered_by_the_bank --unix-socket /run/payments.sock http://localhost/
@@ -273,9 +273,10 @@ operations_removes() {
 
 every_section_with_commands_was_run() {
   local page section missing=''
+  printf '%s\n' "${not_here[@]}" >>"$followed"
   for page in README.md docs/{operations,configuration,logging,security,metrics,faults}.md man/mtls-proxy.8 man/mtls-proxy.toml.5; do
     while read -r section; do
-      if ! printf '%s\n' "${not_here[@]}" | cat - "$followed" | grep --quiet --line-regexp --fixed-strings "$page: $section"; then
+      if ! grep --quiet --line-regexp --fixed-strings "$page: $section" "$followed"; then
         missing+="$page: $section"$'\n'
       fi
     done < <(/kit/labkit page "/pages/$page")
