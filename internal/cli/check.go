@@ -51,11 +51,8 @@ installed service runs with is also compared with its units.`,
 
 func (p *program) check(ctx context.Context, src source) error {
 	unit := src.unit(ctx)
-	cfg, err := src.load(unit.Names())
-	if err != nil {
-		return service.BadConfiguration{Err: err}
-	}
-	found, err := service.Check(ctx, cfg, unit)
+	cfg, problems := src.read(unit.Names())
+	found, err := service.Check(ctx, cfg, problems, unit)
 	for _, w := range found.Warnings {
 		fmt.Fprintf(p.err, "warning: %s\n", w)
 	}

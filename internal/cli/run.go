@@ -66,6 +66,12 @@ func (s source) load(sockets []string) (*config.Config, error) {
 	return config.Load(s.path, s.options)
 }
 
+// read is load for a look at what is not sound.
+func (s source) read(sockets []string) (*config.Config, config.Problems) {
+	s.options.Sockets = sockets
+	return config.Read(s.path, s.options)
+}
+
 // unit returns the installed unit if that runs the file, and nil otherwise.
 func (s source) unit(ctx context.Context) *systemd.Unit {
 	if s.path == "" {

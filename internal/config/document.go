@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -44,31 +45,102 @@ type pair struct {
 type statement struct {
 	pair
 	header, element bool // [path], [[path]]
+
+	flaw *flaw // instead of all that: something that is not TOML
 }
 
-// document reads a file into its statements, or returns why it is not TOML.
-// Which keys there are is not looked at, nor whether one is there twice.
-func document(file string, data []byte) ([]statement, *Problem) {
+// flaw is a place in a file that is not TOML.
+type flaw struct {
+	problem Problem
+	header  bool   // a header was lost, and with it the keys below
+	kind    string // the first name in that header, as far as it can be read
+}
+
+// maxFlaws bounds how often reading starts again after a flaw.
+const maxFlaws = 50
+
+// document reads a file into its statements. Which keys there are is not looked
+// at, nor whether one is there twice. A flaw ends nothing but its own statement:
+// reading goes on at the next line that looks like a header or a key.
+func document(file string, data []byte) (out []statement, sound bool) {
 	d := reading{file: file, lines: lineStarts(data)}
-	if bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
-		return nil, &Problem{Origin: d.place(0), Fact: "begins with a byte order mark", Hint: "save the file as UTF-8 without one"}
+	sound = true
+	if mark := "\xef\xbb\xbf"; bytes.HasPrefix(data, []byte(mark)) {
+		out = append(out, statement{flaw: &flaw{problem: Problem{Origin: d.place(0), Fact: "begins with a byte order mark", Hint: "save the file as UTF-8 without one"}}})
+		d.base, sound = len(mark), false
 	}
-	d.parser.Reset(data)
-	var out []statement
-	for d.parser.NextExpression() {
-		expr := d.parser.Expression()
-		switch expr.Kind {
-		case unstable.KeyValue:
-			out = append(out, statement{pair: d.pair(expr)})
-		case unstable.Table, unstable.ArrayTable:
-			path, at := d.path(expr)
-			out = append(out, statement{pair: pair{path: path, at: at}, header: true, element: expr.Kind == unstable.ArrayTable})
+	last := 0 // the line that the last statement began at
+	for range maxFlaws {
+		d.parser.Reset(data[d.base:])
+		for d.parser.NextExpression() {
+			expr := d.parser.Expression()
+			var s statement
+			switch expr.Kind {
+			case unstable.KeyValue:
+				s.pair = d.pair(expr)
+			case unstable.Table, unstable.ArrayTable:
+				s.path, s.at = d.path(expr)
+				s.header, s.element = true, expr.Kind == unstable.ArrayTable
+			default:
+				continue
+			}
+			last = s.at.Line
+			out = append(out, s)
+		}
+		err := d.parser.Error()
+		if err == nil {
+			break
+		}
+		sound = false
+		problem := d.syntax(err)
+		at := problem.Origin.Line
+		f := &flaw{problem: *problem}
+		if line := bytes.TrimLeft(d.line(data, at), " \t"); bytes.HasPrefix(line, []byte("[")) {
+			f.header, f.kind = true, firstName(string(line))
+		}
+		out = append(out, statement{flaw: f})
+		next := d.resume(data, last, at, f.header)
+		if next == 0 {
+			break
+		}
+		d.base, last = d.lines[next-1], next-1
+	}
+	return out, sound
+}
+
+// resume is the line at which reading goes on after a flaw in line at, 0 if
+// there is none. last is the line of the statement before. What a value without
+// an end has swallowed may begin with a header above at.
+func (d *reading) resume(data []byte, last, at int, header bool) int {
+	const name = `[ \t]*([A-Za-z0-9_-]+|"[^"\\]*")[ \t]*`
+	wholeHeader := regexp.MustCompile(`^[ \t]*\[` + `(\[` + name + `(\.` + name + `)*\]|` + name + `(\.` + name + `)*)` + `\][ \t]*(#.*)?$`)
+	keyStart := regexp.MustCompile(`^` + name + `(\.` + name + `)*=`)
+	begun := d.place(d.base).Line // reading from here came to the flaw
+	for n := max(last, begun-1) + 1; n <= len(d.lines); n++ {
+		line := d.line(data, n)
+		if n > begun && wholeHeader.Match(line) || n > at && !header && keyStart.Match(line) {
+			return n
 		}
 	}
-	if err := d.parser.Error(); err != nil {
-		return nil, d.syntax(err)
+	return 0
+}
+
+// firstName is the first name in a header.
+func firstName(header string) string {
+	name := strings.TrimLeft(header, "[ \t")
+	if end := strings.IndexFunc(name, func(r rune) bool { return !isAlphanumeric(r) && r != '_' && r != '-' }); end >= 0 {
+		name = name[:end]
 	}
-	return out, nil
+	return name
+}
+
+// line is the text of line n, without its end.
+func (d *reading) line(data []byte, n int) []byte {
+	end := len(data)
+	if n < len(d.lines) {
+		end = d.lines[n]
+	}
+	return bytes.TrimRight(data[d.lines[n-1]:end], "\r\n")
 }
 
 // consistent checks what document does not: that tables and keys are not
@@ -204,6 +276,7 @@ type reading struct {
 	file   string
 	parser unstable.Parser
 	lines  []int // the offset at which each line begins
+	base   int   // the offset that the parser began at
 }
 
 func lineStarts(data []byte) []int {
@@ -231,7 +304,7 @@ func (d *reading) place(offset int) Origin {
 func (d *reading) path(expr *unstable.Node) (path []string, at Origin) {
 	for it := expr.Key(); it.Next(); {
 		if path == nil {
-			at = d.place(int(it.Node().Raw.Offset))
+			at = d.place(d.base + int(it.Node().Raw.Offset))
 		}
 		path = append(path, string(it.Node().Data))
 	}
@@ -248,7 +321,7 @@ func (d *reading) pair(expr *unstable.Node) pair {
 func (d *reading) value(n *unstable.Node, key Origin) value {
 	v := value{text: string(n.Data), at: key}
 	if n.Raw.Length > 0 {
-		v.at = d.place(int(n.Raw.Offset))
+		v.at = d.place(d.base + int(n.Raw.Offset))
 	}
 	switch n.Kind {
 	case unstable.String:
@@ -281,7 +354,7 @@ func (d *reading) syntax(err error) *Problem {
 	if !errors.As(err, &syntax) {
 		return p
 	}
-	p.Origin = d.place(int(d.parser.Range(syntax.Highlight).Offset))
+	p.Origin = d.place(d.base + int(d.parser.Range(syntax.Highlight).Offset))
 	p.Fact = syntax.Message
 	switch {
 	case strings.HasPrefix(p.Fact, "strings must be quoted"), strings.HasPrefix(p.Fact, "unexpected character"), strings.HasPrefix(p.Fact, "expected keyword"):

@@ -31,9 +31,9 @@ func TestInstalledFileSetsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, problem := document("config.toml", data)
-	if problem != nil {
-		t.Fatal(problem)
+	doc, sound := document("config.toml", data)
+	if !sound {
+		t.Fatal("not TOML")
 	}
 	for _, s := range doc {
 		if !s.header {
@@ -49,9 +49,9 @@ func TestInstalledFileHasEveryKeyOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, problem := document("config.toml", uncommented(data))
-	if problem != nil {
-		t.Fatal(problem)
+	doc, sound := document("config.toml", uncommented(data))
+	if !sound {
+		t.Fatal("not TOML")
 	}
 	var got, want []string
 	var table []string

@@ -63,6 +63,17 @@ const maxFileSize = 4 << 20
 // wrong with them. With an empty path there are only the overrides. It opens
 // no file that the configuration names.
 func Load(path string, o Options) (*Config, error) {
+	cfg, problems := Read(path, o)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return cfg, nil
+}
+
+// Read is Load for a look at a configuration that is not sound: it returns as
+// much of it as was understood, beside what is wrong. Nothing can be built from
+// that, as values that were refused are left at their defaults or empty.
+func Read(path string, o Options) (*Config, Problems) {
 	if o.CredentialsDirectory == "" {
 		o.CredentialsDirectory = os.Getenv("CREDENTIALS_DIRECTORY")
 	}
@@ -104,13 +115,11 @@ func Load(path string, o Options) (*Config, error) {
 	for _, p := range bad {
 		problems = append(problems, Problem{Origin: Origin{File: p.Path}, Fact: p.Fact, Hint: p.Hint})
 	}
-	cfg, err := parse(sources, o, problems, whole)
-	if cfg != nil {
-		cfg.Masked = masked
-		cfg.Warnings = append(cfg.Warnings, exposed(cfg, public)...)
-		Problems(cfg.Warnings).inOrder(cfg.Files)
-	}
-	return cfg, err
+	cfg, problems := parse(sources, o, problems, whole)
+	cfg.Masked = masked
+	cfg.Warnings = append(cfg.Warnings, exposed(cfg, public)...)
+	Problems(cfg.Warnings).InOrder(cfg.Files)
+	return cfg, problems
 }
 
 // exposed warns of secrets in files that everybody may read.
@@ -167,21 +176,21 @@ func unreadable(name string, err error) Problem {
 // parse makes a configuration of the content of files and overrides. The
 // problems so far are reported together with what it finds. Unless the sources
 // are the whole, nothing is concluded from what they lack.
-func parse(sources []source, o Options, problems Problems, whole bool) (*Config, error) {
+func parse(sources []source, o Options, problems Problems, whole bool) (*Config, Problems) {
 	r := newReader()
+	if !whole {
+		r.doubt(nil)
+	}
 	var paths []string
 	for _, s := range sources {
 		paths = append(paths, s.file)
-		doc, syntax := document(s.file, s.data)
-		if syntax == nil {
-			r.read(folder(s.file), doc)
-			if !r.twice {
-				syntax = consistent(s.file, s.data, doc)
-			}
+		doc, sound := document(s.file, s.data)
+		r.read(folder(s.file), doc)
+		if !sound || r.twice {
+			continue
 		}
-		if syntax != nil {
-			r.problems = append(r.problems, *syntax)
-			whole = false
+		if p := consistent(s.file, s.data, doc); p != nil {
+			r.problems = append(r.problems, *p)
 		}
 	}
 	for _, over := range o.Overrides {
@@ -189,17 +198,12 @@ func parse(sources []source, o Options, problems Problems, whole bool) (*Config,
 	}
 	cfg := r.config(o.Sockets)
 	cfg.Files = paths
-	unusable := r.decode(cfg, o.CredentialsDirectory)
-	if whole {
-		v := validation{reader: r, cfg: cfg, sockets: o.Sockets, unusable: unusable, top: top(paths)}
-		v.run()
-	}
-	if problems = append(problems, r.problems...); len(problems) > 0 {
-		problems.inOrder(paths)
-		return nil, problems
-	}
-	Problems(cfg.Warnings).inOrder(paths)
-	return cfg, nil
+	v := validation{reader: r, cfg: cfg, sockets: o.Sockets, unusable: r.decode(cfg, o.CredentialsDirectory), top: top(paths)}
+	v.run()
+	problems = append(problems, r.problems...)
+	problems.InOrder(paths)
+	Problems(cfg.Warnings).InOrder(paths)
+	return cfg, problems
 }
 
 // folder is where relative paths in the file start.

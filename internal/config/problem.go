@@ -69,9 +69,9 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// inOrder sorts by file (in the order read), line and column; what has no place
-// comes last.
-func (ps Problems) inOrder(files []string) {
+// InOrder sorts by file (in the order of files), line and column; what has no
+// place comes last.
+func (ps Problems) InOrder(files []string) {
 	rank := func(o Origin) int {
 		if i := slices.Index(files, o.File); i >= 0 && o.File != "" {
 			return i

@@ -9,15 +9,16 @@ import (
 // reader collects the settings of all files, by the schema, and every problem
 // with them.
 type reader struct {
-	schema   *node
-	settings map[string]*placed // by dotted key
-	order    []*placed
-	tables   map[string]named  // by dotted key: tables with a name, and routes
-	opened   map[string]Origin // by dotted key: every table that has a header or braces
-	routes   int
-	doubtful map[string]bool // tables (two steps of a path, or one) with something in them that was not understood; "": at the top
-	problems Problems
-	folder   string // where relative paths of the current file start
+	schema    *node
+	settings  map[string]*placed // by dotted key
+	order     []*placed
+	tables    map[string]named  // by dotted key: tables with a name, and routes
+	opened    map[string]Origin // by dotted key: every table that has a header or braces
+	routes    int
+	doubtful  map[string]bool // tables (two steps of a path, or one) with something in them that was not understood; "": any of them
+	misplaced []string        // first names that are unknown and like no other
+	problems  Problems
+	folder    string // where relative paths of the current file start
 
 	reported map[string]bool // keys of the current file that need no second complaint
 	element  []string        // the route that is open in the current file
@@ -55,7 +56,49 @@ func (r *reader) misread(at Origin, path []string, fact, hint string) {
 	if _, known := r.schema.children[path[0]]; known && len(path) == 1 {
 		table = path
 	}
-	r.doubtful[dotted(table)] = true
+	r.doubt(table)
+}
+
+// doubt notes that something in the table was not understood: nothing is
+// concluded from what it seems to lack. Without a name it may be any table.
+func (r *reader) doubt(table []string) { r.doubtful[dotted(table)] = true }
+
+// misnamed reports a first name that is not known. What stands there may be
+// what was meant by a name like it, or by one with such a key; other tables are
+// not in doubt.
+func (r *reader) misnamed(at Origin, path []string) {
+	first := path[0]
+	r.problem(at, path[:1], "unknown key", r.unknownHint(first, r.schema, true))
+	if near := nearest(first, r.schema.known()); near != "" {
+		if len(path) == 1 || r.schema.children[near].any == nil || near == "route" || r.schema.children[near].any.leaf != nil {
+			r.doubt([]string{near})
+			return
+		}
+		meant := []string{near, path[1]}
+		r.note(meant, at)
+		r.doubt(meant)
+		return
+	}
+	r.misplaced = append(r.misplaced, first)
+	for _, s := range schema() {
+		if strings.HasSuffix(s.pattern, "."+first) {
+			kind, _, _ := strings.Cut(s.pattern, ".")
+			r.doubt([]string{kind})
+		}
+	}
+}
+
+// flawed takes in a place that is not TOML, below the table.
+func (r *reader) flawed(f *flaw, table []string) {
+	r.problems = append(r.problems, f.problem)
+	switch _, known := r.schema.children[f.kind]; {
+	case !f.header && table != nil:
+		r.doubt(table[:min(2, len(table))])
+	case f.header && known:
+		r.doubt([]string{f.kind})
+	default:
+		r.doubt(nil)
+	}
 }
 
 // understood reports whether everything in the table of path was.
@@ -69,6 +112,11 @@ func (r *reader) read(folder string, doc []statement) {
 	var table []string
 	usable := true
 	for _, s := range doc {
+		if s.flaw != nil {
+			r.flawed(s.flaw, table)
+			usable = usable && !s.flaw.header
+			continue
+		}
 		if !s.header {
 			if usable {
 				r.pair(table, s.pair)
@@ -225,9 +273,15 @@ func (r *reader) resolve(path []string, at Origin) (*node, bool) {
 				return nil, false
 			}
 		}
+		if next == nil && i == 0 {
+			if r.once(path[:1]) {
+				r.misnamed(at, path)
+			}
+			return nil, false
+		}
 		if next == nil {
 			if r.once(path[:i+1]) {
-				r.misread(at, path[:i+1], "unknown key", r.unknownHint(step, n, i == 0))
+				r.misread(at, path[:i+1], "unknown key", r.unknownHint(step, n, false))
 			}
 			return nil, false
 		}

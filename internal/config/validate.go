@@ -46,6 +46,12 @@ func (v *validation) set(path ...string) bool { return v.settings[dotted(path)] 
 // fine reports whether no value of the keys was refused.
 func (v *validation) fine(path ...string) bool { return !v.unusable[dotted(path)] }
 
+// known reports whether the key has the value that was meant for it: it is set
+// to a usable one, or left out of a table in which nothing was misread.
+func (v *validation) known(path ...string) bool {
+	return v.fine(path...) && (v.set(path...) || v.understood(path...))
+}
+
 func (v *validation) wrong(path []string, fact, hint string) {
 	v.problem(v.at(path...), path, fact, hint)
 }
@@ -56,7 +62,7 @@ func (v *validation) warn(path []string, fact, hint string) {
 
 // refers checks that a value names a table of the kind.
 func (v *validation) refers(path []string, kind, name string) {
-	if v.exists(kind, name) || !v.fine(path...) || !v.understood(kind) || !v.set(path...) && !v.understood(path...) {
+	if v.exists(kind, name) || !v.known(path...) || !v.understood(kind) || slices.Contains(v.misplaced, name) {
 		return
 	}
 	names := v.names(kind)
@@ -101,7 +107,7 @@ func (v *validation) tables() {
 		if len(t.CA) > 0 || !v.fine("trust", name, "ca") {
 			continue
 		}
-		if path := []string{"trust", name, "system_roots"}; v.set(path...) && v.fine(path...) && !t.SystemRoots {
+		if path := []string{"trust", name, "system_roots"}; v.set(path...) && v.fine(path...) && !t.SystemRoots && v.understood(path...) {
 			v.wrong(path, "without ca and without the system roots nothing is trusted", "set ca, or remove system_roots = false")
 		}
 		t.SystemRoots = true
@@ -162,7 +168,7 @@ func (v *validation) listeners() {
 
 // take notes that key binds address, which nobody else may do.
 func (v *validation) take(taken map[string][]string, address string, key []string) {
-	if !v.fine(key...) {
+	if !v.known(key...) {
 		return
 	}
 	for _, other := range slices.Sorted(maps.Keys(taken)) {
@@ -212,7 +218,7 @@ func (v *validation) admin() {
 	a := &v.cfg.Admin
 	v.pairOfTLS(a)
 	address, err := netip.ParseAddrPort(a.Address)
-	if err != nil || address.Addr().Unmap().IsLoopback() || !v.fine("admin", "address") {
+	if err != nil || address.Addr().Unmap().IsLoopback() || !v.known("admin", "address") {
 		return
 	}
 	var missing []string
@@ -255,7 +261,7 @@ func (v *validation) someUnusable(prefix string) bool {
 func (v *validation) limits() {
 	l := &v.cfg.Limits
 	line, head := []string{"limits", "max_request_line"}, []string{"limits", "max_header_bytes"}
-	if l.MaxRequestLine.Bytes > l.MaxHeaderBytes.Bytes && v.fine(line...) && v.fine(head...) {
+	if l.MaxRequestLine.Bytes > l.MaxHeaderBytes.Bytes && v.known(line...) && v.known(head...) {
 		at := line
 		if !v.set(line...) {
 			at = head

@@ -28,6 +28,9 @@ func (v *validation) checkRoutes() {
 	for i := range v.cfg.Route {
 		r := &v.cfg.Route[i]
 		v.route(r, only, "route", strconv.Itoa(i+1))
+		if !v.selective(i) {
+			continue
+		}
 		k := requests{r.Listener, r.Host, r.PathPrefix}
 		v.reachable(i, same[k])
 		same[k] = append(same[k], i)
@@ -57,7 +60,7 @@ func (v *validation) route(r *Route, only string, table ...string) {
 	if r.Listener != "" {
 		v.refers(key("listener"), "listener", r.Listener)
 	}
-	if r.StripPrefix != "" && r.PathPrefix != r.StripPrefix && !strings.HasPrefix(r.PathPrefix, r.StripPrefix+"/") && v.fine(key("path_prefix")...) {
+	if r.StripPrefix != "" && r.PathPrefix != r.StripPrefix && !strings.HasPrefix(r.PathPrefix, r.StripPrefix+"/") && v.known(key("path_prefix")...) {
 		v.wrong(key("strip_prefix"), quote(r.StripPrefix)+" is not what path_prefix begins with, "+quote(r.PathPrefix), `write path_prefix = "`+r.StripPrefix+`"`)
 	}
 	if r.RateLimit != nil {
@@ -110,18 +113,17 @@ func (v *validation) edits(e HeaderEdits, table []string) {
 	}
 }
 
+// selective reports whether all is known that tells which requests a route is for.
+func (v *validation) selective(i int) bool {
+	return !slices.ContainsFunc([]string{"listener", "host", "path_prefix", "methods"}, func(step string) bool {
+		return !v.known("route", strconv.Itoa(i+1), step)
+	})
+}
+
 // reachable reports a route that an earlier one, among those for the same requests, leaves nothing to.
 func (v *validation) reachable(i int, earlier []int) {
 	r := v.cfg.Route[i]
 	table := []string{"route", strconv.Itoa(i + 1)}
-	if !v.understood(table...) {
-		return
-	}
-	for _, step := range []string{"listener", "host", "path_prefix", "methods"} {
-		if !v.fine(append(table[:2:2], step)...) {
-			return
-		}
-	}
 	for _, j := range earlier {
 		if covers(v.cfg.Route[j].Methods, r.Methods) {
 			other := []string{"route", strconv.Itoa(j + 1)}

@@ -119,7 +119,7 @@ func (v *validation) health(h *HealthCheck, key func(string) []string) {
 	if len(h.Expect) == 0 && v.fine(key("expect")...) {
 		v.wrong(key("expect"), "is empty, so nothing would be healthy", "write expect = [200, 204]")
 	}
-	if h.Timeout.Duration > h.Interval.Duration && v.fine(key("timeout")...) && v.fine(key("interval")...) {
+	if h.Timeout.Duration > h.Interval.Duration && v.known(key("timeout")...) && v.known(key("interval")...) {
 		at := key("timeout")
 		if !v.set(at...) {
 			at = key("interval")

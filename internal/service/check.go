@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
@@ -24,33 +25,57 @@ type Found struct {
 
 // Check loads everything that cfg names, as a start would, looks at who may
 // write to it, and judges cfg by the installed unit; unit is nil where none
-// runs it. It opens no port and no connection, and reports all it found to be
+// runs it. problems are what is wrong with cfg itself; the rest is judged all
+// the same. It opens no port and no connection, and reports all it found to be
 // wrong as one BadConfiguration.
-func Check(ctx context.Context, cfg *config.Config, unit *systemd.Unit) (Found, error) {
+func Check(ctx context.Context, cfg *config.Config, problems config.Problems, unit *systemd.Unit) (Found, error) {
 	var (
 		found Found
 		errs  []error
 	)
-	for _, p := range cfg.Warnings {
-		found.Warnings = append(found.Warnings, p.String())
+	if len(problems) == 0 { // beside problems, some of the warnings follow from them
+		for _, p := range cfg.Warnings {
+			found.Warnings = append(found.Warnings, p.String())
+		}
 	}
-	next, err := snapshot.Build(ctx, cfg, nil, metrics.New(metrics.Options{Faults: faults()}))
-	if err != nil {
+	if err := found.load(ctx, cfg, len(problems) == 0); err != nil {
 		errs = append(errs, err)
-	} else {
-		defer next.Retire(nil)
-		found.loaded(next.Identities, next.Bundles)
 	}
 	if _, err := adminSettings(cfg); err != nil {
 		errs = append(errs, err)
 	}
-	if unit != nil {
+	if unit != nil && !slices.ContainsFunc(problems, ofSockets) {
 		errs = append(errs, found.beside(cfg, unit)...)
+	}
+	if len(problems) > 0 {
+		errs = append(errs, problems)
 	}
 	if len(errs) > 0 {
 		return found, BadConfiguration{located(cfg, errors.Join(errs...))}
 	}
 	return found, nil
+}
+
+// load loads what cfg names. Only a sound cfg can be built from.
+func (f *Found) load(ctx context.Context, cfg *config.Config, sound bool) error {
+	if !sound {
+		identities, bundles, err := snapshot.Inspect(cfg)
+		f.loaded(identities, bundles)
+		return err
+	}
+	next, err := snapshot.Build(ctx, cfg, nil, metrics.New(metrics.Options{Faults: faults()}))
+	if err != nil {
+		return err
+	}
+	defer next.Retire(nil)
+	f.loaded(next.Identities, next.Bundles)
+	return nil
+}
+
+// ofSockets reports whether p may be why sockets are not where they should be.
+func ofSockets(p config.Problem) bool {
+	table, _, _ := strings.Cut(p.Key, ".")
+	return table == "" || table == "listener" || table == "admin"
 }
 
 func (f *Found) loaded(identities []*identity.Identity, bundles []*trust.Bundle) {
@@ -75,6 +100,7 @@ func located(cfg *config.Config, err error) error {
 	if !locate(cfg, err, &found) {
 		return err
 	}
+	found.InOrder(cfg.Files)
 	return found
 }
 

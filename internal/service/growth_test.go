@@ -46,7 +46,7 @@ func costOf(t *testing.T, n int) (c cost) {
 	}
 	c.load = allocated(func() { cfg, err = config.Load(file, config.Options{}) })
 	must()
-	c.check = allocated(func() { _, err = Check(context.Background(), cfg, nil) })
+	c.check = allocated(func() { _, err = Check(context.Background(), cfg, nil, nil) })
 	must()
 	c.build = allocated(func() { first, err = snapshot.Build(context.Background(), cfg, nil, m) })
 	must()

@@ -73,7 +73,7 @@ func adminSettings(cfg *config.Config) (admin.Settings, error) {
 		Users:          a.Users,
 		Open:           a.Open,
 	}
-	if a.TLS.Certificate == "" {
+	if a.TLS.Certificate == "" || a.TLS.Key == "" { // one alone is not sound, and told already
 		return set, nil
 	}
 	id, err := identity.Load(identity.Source{Name: "admin.tls", Certificate: a.TLS.Certificate, Key: a.TLS.Key})

@@ -201,7 +201,7 @@ func TestCheckReportsEveryFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Check(t.Context(), cfg, nil)
+	_, err = Check(t.Context(), cfg, nil, nil)
 	if found, ok := errors.AsType[config.Problems](err); !ok || len(found) != 2 ||
 		found[0].Key != "identity.default.key" || found[1].Key != "trust.default.ca" || found[0].Origin.Flag != "--test" {
 		t.Errorf("Check = %v, want a problem with identity.default.key and one with trust.default.ca", err)

@@ -183,6 +183,18 @@ func (b *builder) credentials() error {
 	return errors.Join(errs...)
 }
 
+// Inspect loads the identities, trust bundles and passwords that cfg names, and reports everything that is wrong with them.
+// cfg need not be sound: what it names in part only is left out.
+func Inspect(cfg *config.Config) ([]*identity.Identity, []*trust.Bundle, error) {
+	whole := *cfg
+	whole.Identity, whole.Trust = maps.Clone(cfg.Identity), maps.Clone(cfg.Trust)
+	maps.DeleteFunc(whole.Identity, func(_ string, c *config.Identity) bool { return c.Certificate == "" || c.Key == "" })
+	maps.DeleteFunc(whole.Trust, func(_ string, c *config.Trust) bool { return len(c.CA) == 0 && !c.SystemRoots })
+	b := builder{cfg: &whole, before: indexOf(nil), next: &Snapshot{}}
+	err := b.credentials()
+	return b.next.Identities, b.next.Bundles, err
+}
+
 func (b *builder) passwords() (errs []error) {
 	b.proxies = make(map[string]*connect.Proxy)
 	for _, name := range slices.Sorted(maps.Keys(b.cfg.Upstream)) {
