@@ -161,7 +161,7 @@ var rare = map[string]struct {
 	"log":               {[]string{"admin", "demo"}, "records go through logging; http.Server alone wants this type for its own"},
 	"log/slog":          {nil, "records go through logging"},
 	"net/http/httputil": {[]string{"cli"}, "exchanges go through http1, conn and upstream; the demo shows one"},
-	"os/exec":           {[]string{"systemd"}, "check asks systemctl about the installed units; the service starts no program"},
+	"os/exec":           {[]string{"systemd"}, "check asks systemctl about the installed units, and repeats itself as their user; the service starts no program"},
 	"text/template":     {nil, "it calls methods by name, so the linker keeps all there are"},
 	"html/template":     {nil, "it calls methods by name, so the linker keeps all there are"},
 	"plugin":            {nil, "the program loads no code"},

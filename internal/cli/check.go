@@ -25,7 +25,8 @@ func (p *program) checkCommand() *cobra.Command {
 		Long: `check reads the configuration, loads every certificate, key and CA that it
 names, and refuses files that others may write to. It opens no port and no
 connection. All problems go to stderr, each with its place. The file that the
-installed service runs with is also compared with its units.`,
+installed service runs with is also compared with its units, and root judges it
+with the rights of the service's user.`,
 		Example: `  mtls-proxy check
   mtls-proxy check ./config.toml`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -51,6 +52,9 @@ installed service runs with is also compared with its units.`,
 
 func (p *program) check(ctx context.Context, src source) error {
 	unit := src.unit(ctx)
+	if done, err := p.asServiceUser(ctx, unit); done {
+		return err
+	}
 	cfg, problems := src.read(unit.Names())
 	found, err := service.Check(ctx, cfg, problems, unit)
 	for _, w := range found.Warnings {

@@ -125,6 +125,9 @@ func (p *program) report(cmd *cobra.Command, err error) int {
 		fmt.Fprintf(p.err, "mtls-proxy: %v\n\thint: %s --help\n", usage, cmd.CommandPath())
 		return exitUsage
 	}
+	if told, ok := errors.AsType[serviceExit](err); ok {
+		return told.code
+	}
 	code, text := verdict(err)
 	if _, known := errors.AsType[service.Recorded](err); !known {
 		p.complain(text)

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -54,6 +55,9 @@ func (f *runFlags) overrides(flags *pflag.FlagSet) []config.Override {
 	return list
 }
 
+// serviceCredentials is where systemd puts the credentials of the running service.
+const serviceCredentials = "/run/credentials/" + systemd.ServiceUnit
+
 // source is where a command takes the configuration from.
 type source struct {
 	path    string // "": flags alone
@@ -63,6 +67,11 @@ type source struct {
 // load reads the configuration for a service that gets sockets of these names.
 func (s source) load(sockets []string) (*config.Config, error) {
 	s.options.Sockets = sockets
+	if s.options.CredentialsDirectory == "" && os.Getenv("CREDENTIALS_DIRECTORY") == "" {
+		if _, err := os.Stat(serviceCredentials); err == nil {
+			s.options.CredentialsDirectory = serviceCredentials // from a shell, those of the running service
+		}
+	}
 	return config.Load(s.path, s.options)
 }
 

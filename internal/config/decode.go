@@ -359,7 +359,7 @@ func (d *decoding) file(s string, at Origin) any {
 	case isCredential && (name == "" || name == "." || name == ".." || strings.Contains(name, "/")):
 		return d.wrong(at, quote(s)+" names no credential", `write "credential:NAME" with the NAME of LoadCredential=`)
 	case isCredential && d.credentials == "":
-		return d.wrong(at, "$CREDENTIALS_DIRECTORY is not set, so there are no credentials", "add LoadCredential="+printable(name)+":/path to the unit; outside of the service, set the variable")
+		return d.wrong(at, "$CREDENTIALS_DIRECTORY is not set, so there are no credentials", "add LoadCredential="+printable(name)+":/path to the unit; the service has its credentials only while it runs, so start it before you check from a shell")
 	case isCredential:
 		s = filepath.Join(d.credentials, name)
 	case !filepath.IsAbs(s):

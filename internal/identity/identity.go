@@ -15,6 +15,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/files"
@@ -142,8 +144,18 @@ func matchKey(src Source, chain []*x509.Certificate, key crypto.Signer) error {
 		File: src.Certificate,
 		Fact: fmt.Sprintf("the certificate does not belong to the key %s: the public keys differ (certificate: %s, key: %s)",
 			src.Key, describeKey(chain[0].PublicKey), describeKey(key.Public())),
-		Hint: "use the key that the certificate was requested with; after a renewal, replace both files",
+		Hint: renewal(src),
 	}
+}
+
+// renewal says what to do about a certificate and a key that do not belong together.
+func renewal(src Source) string {
+	for _, name := range []string{src.Certificate, src.Key} {
+		if dir := os.Getenv("CREDENTIALS_DIRECTORY"); strings.HasPrefix(name, "/run/credentials/") || dir != "" && strings.HasPrefix(name, dir+"/") {
+			return "systemd reads credentials when it starts the service: after a renewal, systemctl restart mtls-proxy"
+		}
+	}
+	return "use the key that the certificate was requested with; after a renewal, replace both files"
 }
 
 // checkOrder refuses a chain in which a certificate was not issued by the next.

@@ -61,7 +61,7 @@ func (b block) script() string {
 }
 
 // names is the comment, in the first or second line, that says which file a block is.
-var names = regexp.MustCompile(`\A(?:#!.*\n)?# (/\S+)\n`)
+var names = regexp.MustCompile(`\A(?:#!.*\n)?# (/\S+|[\w-]+\.toml)\n`)
 
 // markdown finds commands, which are indented or fenced as sh, and files, which are fenced in any language and begin with
 // a comment that is their path. Other fenced blocks are for reading.
