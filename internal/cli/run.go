@@ -66,19 +66,24 @@ type source struct {
 
 // load reads the configuration for a service that gets sockets of these names.
 func (s source) load(sockets []string) (*config.Config, error) {
-	s.options.Sockets = sockets
-	if s.options.CredentialsDirectory == "" && os.Getenv("CREDENTIALS_DIRECTORY") == "" {
-		if _, err := os.Stat(serviceCredentials); err == nil {
-			s.options.CredentialsDirectory = serviceCredentials // from a shell, those of the running service
-		}
-	}
-	return config.Load(s.path, s.options)
+	return config.Load(s.path, s.with(sockets))
 }
 
 // read is load for a look at what is not sound.
 func (s source) read(sockets []string) (*config.Config, config.Problems) {
-	s.options.Sockets = sockets
-	return config.Read(s.path, s.options)
+	return config.Read(s.path, s.with(sockets))
+}
+
+// with is the options for a service that gets sockets of these names.
+func (s source) with(sockets []string) config.Options {
+	o := s.options
+	o.Sockets = sockets
+	if o.CredentialsDirectory == "" && os.Getenv("CREDENTIALS_DIRECTORY") == "" {
+		if _, err := os.Stat(serviceCredentials); err == nil {
+			o.CredentialsDirectory = serviceCredentials // from a shell, those of the running service
+		}
+	}
+	return o
 }
 
 // unit returns the installed unit if that runs the file, and nil otherwise.
