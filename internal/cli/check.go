@@ -72,11 +72,11 @@ func summary(cfg *config.Config, found service.Found, unit *systemd.Unit) string
 	var b strings.Builder
 	files := "no file, flags alone"
 	if len(cfg.Files) > 0 {
-		files = strings.Join(cfg.Files, " ")
+		files = named(cfg.Files)
 	}
 	fmt.Fprintf(&b, "sound: %s\n", files)
 	if len(cfg.Masked) > 0 {
-		fmt.Fprintf(&b, "masked: %s\n", strings.Join(cfg.Masked, " "))
+		fmt.Fprintf(&b, "masked: %s\n", named(cfg.Masked))
 	}
 	table, passed := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0), unit.Passed()
 	for _, name := range slices.Sorted(maps.Keys(cfg.Listener)) {
@@ -96,6 +96,18 @@ func summary(cfg *config.Config, found service.Found, unit *systemd.Unit) string
 		fmt.Fprintf(table, "identity\t%s\t%s\tserial %s, %s\n", id.Name, id.Subject, id.Serial, expiry(id.NotAfter, id.DaysLeft))
 	}
 	table.Flush()
+	return b.String()
+}
+
+// named lists files by their names as they may be printed.
+func named(files []string) string {
+	var b strings.Builder
+	for i, f := range files {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(config.Origin{File: f}.String())
+	}
 	return b.String()
 }
 

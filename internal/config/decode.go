@@ -354,6 +354,8 @@ func (d *decoding) file(s string, at Origin) any {
 		return s
 	case strings.Contains(s, "-----BEGIN") || strings.ContainsAny(s, "\n\r\x00"):
 		return d.wrong(at, "is not a path but the content of a file", "put the content into a file and its path here")
+	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return d.wrong(at, quote(s)+" has a control character in it", "rename the file")
 	case strings.HasPrefix(s, "~/"):
 		return d.wrong(at, quote(s)+" is not expanded; no shell reads this file", "write the absolute path")
 	case isCredential && (name == "" || name == "." || name == ".." || strings.Contains(name, "/")):

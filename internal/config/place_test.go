@@ -90,3 +90,19 @@ func TestAURLByFlagReplacesBackupsAndWeights(t *testing.T) {
 		t.Errorf("Target() = %s, weights %v, backups %v", u.Target(), u.Weights, u.BackupURLs)
 	}
 }
+
+// Names of files may have any byte; on a terminal and in one line of a log they do no harm.
+func TestNamesOfFilesAreEscaped(t *testing.T) {
+	dir := folderWith(t, map[string]string{"config.toml": smallest, "conf.d/10\n\x1b[2J\x9b.toml": "[log]\nlevl = 1\nlevel = \"debug\"\n"})
+	cfg, problems := Read(filepath.Join(dir, "config.toml"), Options{})
+	if len(problems) != 1 || !strings.Contains(problems.Error(), `conf.d/10\n\x1b[2J\x9b.toml:2:1: log.levl: unknown key`) {
+		t.Errorf("problems = %q, want the name with its bytes escaped", problems.Error())
+	}
+	var shown bytes.Buffer
+	if err := cfg.WriteText(&shown); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(shown.String(), "\x1b\x9b") || !strings.Contains(shown.String(), `10\n\x1b[2J`) {
+		t.Errorf("shown = %q, want the name with its bytes escaped", shown.String())
+	}
+}

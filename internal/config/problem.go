@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // Origin is where a value comes from: a place in a file, a flag, or neither,
@@ -18,7 +20,8 @@ type Origin struct {
 // IsDefault reports whether nobody set the value.
 func (o Origin) IsDefault() bool { return o.File == "" && o.Flag == "" }
 
-// String is "file:line:column", "flag --url" or "default".
+// String is "file:line:column", "flag --url" or "default". What is not printable
+// in the name of a file is escaped.
 func (o Origin) String() string {
 	switch {
 	case o.Flag != "":
@@ -26,9 +29,9 @@ func (o Origin) String() string {
 	case o.File == "":
 		return "default"
 	case o.Line == 0:
-		return o.File
+		return files.Visible(o.File)
 	}
-	return fmt.Sprintf("%s:%d:%d", o.File, o.Line, o.Column)
+	return fmt.Sprintf("%s:%d:%d", files.Visible(o.File), o.Line, o.Column)
 }
 
 // Problem is one thing that is wrong with the configuration, for the person
@@ -49,9 +52,9 @@ func (p Problem) String() string {
 	if p.Key != "" {
 		b.WriteString(p.Key + ": ")
 	}
-	b.WriteString(p.Fact)
+	b.WriteString(files.Visible(p.Fact))
 	if p.Hint != "" {
-		b.WriteString("\n\thint: " + p.Hint)
+		b.WriteString("\n\thint: " + files.Visible(p.Hint))
 	}
 	return b.String()
 }
@@ -69,14 +72,14 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// InOrder sorts by file (in the order of files), line and column; what has no
+// InOrder sorts by file (in the order of paths), line and column; what has no
 // place comes last.
-func (ps Problems) InOrder(files []string) {
+func (ps Problems) InOrder(paths []string) {
 	rank := func(o Origin) int {
-		if i := slices.Index(files, o.File); i >= 0 && o.File != "" {
+		if i := slices.Index(paths, o.File); i >= 0 && o.File != "" {
 			return i
 		}
-		return len(files)
+		return len(paths)
 	}
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		return cmp.Or(

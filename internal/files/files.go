@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +32,7 @@ func (p *Problem) Error() string {
 	if p.Hint != "" {
 		s += "; " + p.Hint
 	}
-	return s
+	return Visible(s)
 }
 
 func (p *Problem) Unwrap() error { return p.Err }
@@ -112,6 +114,26 @@ func (r *Reader) List(path string) (names []string, problems []*Problem, err err
 func Masked(path string) bool {
 	target, err := os.Readlink(path)
 	return err == nil && target == os.DevNull
+}
+
+// Visible is text with the name of a file in it, for a terminal: what is not printable is escaped, as names may have any byte but a slash and
+// zero.
+func Visible(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return r == utf8.RuneError || !strconv.IsPrint(r) }) {
+		return text
+	}
+	var b strings.Builder
+	for len(text) > 0 {
+		r, n := utf8.DecodeRuneInString(text)
+		if r == utf8.RuneError && n == 1 || !strconv.IsPrint(r) {
+			quoted := strconv.Quote(text[:n])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			b.WriteString(text[:n])
+		}
+		text = text[n:]
+	}
+	return b.String()
 }
 
 func size(n int64) string {

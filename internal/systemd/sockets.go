@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,32 +37,75 @@ type Inherited struct {
 // removed from the environment, so a second call finds nothing.
 func Inherit() *Inherited {
 	in := &Inherited{Listeners: make(map[string][]net.Listener), Connections: make(map[string][]net.Conn)}
-	if err := addressee(os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getpid()); err != nil {
-		in.Problems = append(in.Problems, err)
+	var files map[string][]*os.File
+	names, err := announced(os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_FDNAMES"), os.Getpid())
+	if err == nil {
+		files, err = received(names)
 	}
-	in.dispatch(activation.FilesWithNames()) // unsets LISTEN_*
+	if err != nil {
+		in.Problems = append(in.Problems, fmt.Errorf("sockets of the service manager: %w", err))
+	}
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		_ = os.Unsetenv(name) // cannot fail for a name without "=" and zero
+	}
+	in.dispatch(files)
 	return in
 }
 
-// addressee tells why sockets that the environment announces are not ours;
-// nil when they are, or when there are none.
-func addressee(pid, fds string, self int) error {
+// maxPassed is far more than a service manager passes: FileDescriptorStoreMax= and sockets.
+const maxPassed = 1 << 16
+
+// announced returns the names of the descriptors that the environment
+// announces, in the order of their numbers, or says why they cannot be ours.
+func announced(pid, fds, fdNames string, self int) (names []string, err error) {
 	if fds == "" || fds == "0" {
-		return nil
+		return nil, nil
 	}
 	n, err := strconv.Atoi(fds)
-	if err != nil || n < 0 {
-		return fmt.Errorf("sockets of the service manager: LISTEN_FDS is %q, which is no number of them", fds)
+	if err != nil || n < 0 || n > maxPassed {
+		return nil, fmt.Errorf("LISTEN_FDS is %.80q, which is no number of them", fds)
 	}
 	p, err := strconv.Atoi(pid)
 	if err != nil {
-		return fmt.Errorf("sockets of the service manager: LISTEN_PID is %q, which is no process", pid)
+		return nil, fmt.Errorf("LISTEN_PID is %.80q, which is no process", pid)
 	}
 	if p != self {
-		return fmt.Errorf("sockets of the service manager: they were passed to process %d and this is %d; "+
-			"a script that starts the program has to end with exec", p, self)
+		return nil, fmt.Errorf("they were passed to process %d and this is %d; a script that starts the program has to end with exec", p, self)
 	}
-	return nil
+	names = make([]string, n)
+	if fdNames != "" {
+		if names = strings.Split(fdNames, ":"); len(names) != n {
+			return nil, fmt.Errorf("LISTEN_FDS announces %d of them and LISTEN_FDNAMES names %d; none is used", n, len(names))
+		}
+	}
+	for i, name := range names {
+		if name == "" {
+			names[i] = "LISTEN_FD_" + strconv.Itoa(firstDescriptor+i)
+		}
+	}
+	return names, nil
+}
+
+// firstDescriptor is SD_LISTEN_FDS_START.
+const firstDescriptor = 3
+
+// received returns the descriptors from the first one on, by name. If one of them
+// is not open, or is one that this process opened itself, nothing is touched.
+// Descriptors survive the start of a program without the flag to close them
+// then, and the runtime opens none without it.
+func received(names []string) (map[string][]*os.File, error) {
+	for i := range names {
+		flags, err := unix.FcntlInt(uintptr(firstDescriptor+i), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return nil, fmt.Errorf("LISTEN_FDS announces %d of them, and number %d was not passed; none is used", len(names), i+1)
+		}
+	}
+	files := make(map[string][]*os.File)
+	for i, name := range names {
+		unix.CloseOnExec(firstDescriptor + i)
+		files[name] = append(files[name], os.NewFile(uintptr(firstDescriptor+i), name))
+	}
+	return files, nil
 }
 
 // dispatch takes files by what each of them is. It closes them all: what was

@@ -90,9 +90,9 @@ type passed struct {
 	file *os.File
 }
 
-// startChild passes descriptors as the service manager would. The report is to
-// be had once the child is done.
-func startChild(t *testing.T, descriptors []passed) (report func() childReport) {
+// startChild passes descriptors as the service manager would, or with other
+// variables in its environment. The report is to be had once the child is done.
+func startChild(t *testing.T, descriptors []passed, env ...string) (report func() childReport) {
 	t.Helper()
 	// A shell knows its own number, which the program that replaces it keeps.
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, os.Args[0])
@@ -103,6 +103,7 @@ func startChild(t *testing.T, descriptors []passed) (report func() childReport) 
 	}
 	cmd.Env = append(os.Environ(), "SYSTEMD_TEST_CHILD=1",
 		"LISTEN_FDS="+strconv.Itoa(len(descriptors)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -247,23 +248,47 @@ func TestSocketsOfAnotherProcessAreNotTouched(t *testing.T) {
 }
 
 func FuzzListenFDs(f *testing.F) {
-	f.Add("42", "1", 42)
-	f.Add("1", "1", 42)
-	f.Add("", "", 42)
-	f.Add("42", "0", 42)
-	f.Add("42", "-1", 42)
-	f.Add("42", "1e9", 42)
-	f.Add(" 42", "1", 42)
-	f.Fuzz(func(t *testing.T, pid, fds string, self int) {
-		err := addressee(pid, fds, self)
+	f.Add("42", "1", "http", 42)
+	f.Add("1", "1", "http", 42)
+	f.Add("", "", "", 42)
+	f.Add("42", "0", "", 42)
+	f.Add("42", "-1", "", 42)
+	f.Add("42", "1e9", "", 42)
+	f.Add("42", "1000000000", "", 42)
+	f.Add("42", "2", "http", 42)
+	f.Add("42", "2", "http:", 42)
+	f.Add("42", "2", "", 42)
+	f.Add(" 42", "1", "", 42)
+	f.Fuzz(func(t *testing.T, pid, fds, fdNames string, self int) {
+		names, err := announced(pid, fds, fdNames, self)
 		n, nErr := strconv.Atoi(fds)
 		p, pErr := strconv.Atoi(pid)
-		ours := fds == "" || fds == "0" || nErr == nil && n >= 0 && pErr == nil && p == self
+		none := fds == "" || fds == "0"
+		ours := none || nErr == nil && n >= 0 && n <= maxPassed && pErr == nil && p == self &&
+			(fdNames == "" || strings.Count(fdNames, ":") == n-1)
 		if (err == nil) != ours {
-			t.Errorf("addressee(%q, %q, %d) = %v; want an error unless they are ours", pid, fds, self, err)
+			t.Errorf("announced(%q, %q, %q, %d) = %v; want an error unless they are ours", pid, fds, fdNames, self, err)
+		}
+		if err == nil && !none && len(names) != n || err != nil && names != nil || slices.Contains(names, "") {
+			t.Errorf("announced(%q, %q, %q, %d) = %q, %v; want a name for each", pid, fds, fdNames, self, names, err)
 		}
 		if err != nil && strings.Contains(err.Error(), "\n") {
-			t.Errorf("addressee(%q, %q, %d) = %q has more than one line", pid, fds, self, err)
+			t.Errorf("announced(%q, %q, %q, %d) = %q has more than one line", pid, fds, fdNames, self, err)
 		}
 	})
+}
+
+// What the environment announces without its having been passed is not touched: it may be the runtime's own.
+func TestDescriptorsThatWereNotPassedAreNotTouched(t *testing.T) {
+	ln := listenTCP(t, "127.0.0.1:0")
+	for _, tt := range []struct{ fds, names, want string }{
+		{"5", "http:a:b:c:d", "LISTEN_FDS announces 5 of them, and number 2 was not passed; none is used"},
+		{"1000000000", "http", `LISTEN_FDS is "1000000000", which is no number of them`},
+		{"2", "http", "LISTEN_FDS announces 2 of them and LISTEN_FDNAMES names 1; none is used"},
+	} {
+		got := startChild(t, []passed{{"http", fileOf(t, ln)}}, "LISTEN_FDS="+tt.fds, "LISTEN_FDNAMES="+tt.names)()
+		if want := []string{"sockets of the service manager: " + tt.want}; !slices.Equal(got.Problems, want) || len(got.Addresses) > 0 {
+			t.Errorf("LISTEN_FDS=%s: problems %q, sockets %q; want %q and none", tt.fds, got.Problems, got.Addresses, want)
+		}
+	}
 }
