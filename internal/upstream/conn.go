@@ -26,9 +26,10 @@ type Conn struct {
 	asked    bool // the server asked for our certificate
 	unlisted bool // and its list of acceptable authorities had no issuer of ours
 
-	born  time.Time
-	since time.Time // idle since then
-	until time.Time // the upstream keeps it to then; zero: it did not say
+	born   time.Time
+	since  time.Time // idle since then
+	until  time.Time // the upstream keeps it to then; zero: it did not say
+	looked time.Time // when a sweep last asked whether the upstream has closed it; belongs to Endpoint.mu
 
 	owner    uint64    // see Reserve
 	ready    time.Time // zero: it is for any exchange at once

@@ -212,6 +212,10 @@ func (c *Conn) Reserved() bool { return c.reserved }
 // quiet is how long a connection is idle before a sweep asks whether the upstream has closed it.
 const quiet = 50 * time.Millisecond
 
+// askPause is the time from one such question to the next. Each is a system call, and there may be thousands of connections;
+// what an exchange takes is looked at again in any case.
+const askPause = time.Second
+
 // sweep closes idle connections that are too old or that the upstream has closed. Reserved ones whose time is over are idle from
 // then on, or are closed where pool.max_idle permits no more.
 func (e *Endpoint) sweep(now time.Time) {
@@ -234,8 +238,11 @@ func (e *Endpoint) sweep(now time.Time) {
 	for _, c := range e.idle {
 		if n < len(closed) {
 			reason, fit := c.fit(now)
-			if fit && now.Sub(c.since) > quiet && c.socket.PeerGone() {
-				reason, fit = metrics.ClosedByUpstream, false
+			if fit && now.Sub(c.since) > quiet && now.Sub(c.looked) >= askPause {
+				c.looked = now
+				if c.socket.PeerGone() {
+					reason, fit = metrics.ClosedByUpstream, false
+				}
 			}
 			if !fit {
 				closed[n], why[n] = c, reason
