@@ -73,7 +73,12 @@ Without a command it does what "run" does.`,
 			return p.run(cmd, run)
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if strings.Contains(err.Error(), "--admin-socket") { // its name in earlier versions
+			return usagef("%w; the control socket is --socket", err)
+		}
+		return usageError{err}
+	})
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SuggestionsMinimumDistance = 2
 	root.PersistentFlags().StringVar(&p.config, "config", defaultConfigFile, "the configuration `FILE`; conf.d/*.toml beside it is read too")

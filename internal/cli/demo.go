@@ -52,7 +52,7 @@ func (p *program) runDemo(ctx context.Context, s demo.Setup, listen string, read
 		set("--ca", "trust.*.ca", s.CA),
 		set("--listen", "listener.*.address", listen),
 		set("--admin", "admin.address", ""),
-		set("--admin-socket", "admin.socket", filepath.Join(dir, "admin.sock")),
+		set("--socket", "admin.socket", filepath.Join(dir, "admin.sock")),
 		set("--log-level", "log.level", "error"), // the certificate's short life is no news
 	}}
 	return service.Run(ctx, service.Options{

@@ -31,7 +31,7 @@ func (f *runFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.serverName, "server-name", "", "the `NAME` that the upstream's certificate must have, if not the URL's host")
 	flags.StringArrayVar(&f.listen, "listen", nil, "`ADDRESS` for callers, HOST:PORT or unix:/PATH; repeatable")
 	flags.StringVar(&f.admin, "admin", "", "`ADDRESS` of the operators' surface; an empty one for none")
-	flags.StringVar(&f.controlSocket, "admin-socket", "", "`PATH` of the control socket; an empty one for none")
+	flags.StringVar(&f.controlSocket, "socket", "", "`PATH` of the control socket; an empty one for none")
 	flags.StringVar(&f.logLevel, "log-level", "", "`LEVEL` of the log: trace, debug, info, warn or error")
 }
 
@@ -50,7 +50,7 @@ func (f *runFlags) overrides(flags *pflag.FlagSet) []config.Override {
 	add("server-name", "upstream.*.server_name", f.serverName)
 	add("listen", "listener.*.address", f.listen...)
 	add("admin", "admin.address", f.admin)
-	add("admin-socket", "admin.socket", f.controlSocket)
+	add("socket", "admin.socket", f.controlSocket)
 	add("log-level", "log.level", f.logLevel)
 	return list
 }
