@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 )
 
 // maxHeadBytes bounds what a proxy may say before the tunnel begins. What it says after a refusal is not read.
@@ -136,7 +138,7 @@ func (p *Proxy) ask(nc net.Conn, address string) error {
 		return err
 	}
 	var buf [maxHeadBytes]byte
-	n := 0
+	n, interims := 0, http1.Interims(0)
 	for {
 		end := headEnd(buf[:n])
 		if end > 0 {
@@ -145,6 +147,9 @@ func (p *Proxy) ask(nc net.Conn, address string) error {
 			case err != nil:
 				return err
 			case status/100 == 1 && status != 101:
+				if err := interims.Pass(); err != nil {
+					return &Malformed{"the proxy sent " + err.Error()}
+				}
 				n = copy(buf[:], buf[end:n]) // interim
 				continue
 			case status/100 != 2:

@@ -89,6 +89,8 @@ func TestAnswersOfAProxy(t *testing.T) {
 		{"bare line feeds", "HTTP/1.1 200 OK\nVia: x\n\n", ""},
 		{"another success, with lengths that mean nothing", "HTTP/1.1 204 No\r\nContent-Length: 10\r\n\r\n", ""},
 		{"interim first", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", ""},
+		{"interim without end", strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 1001) + "HTTP/1.1 200 OK\r\n\r\n",
+			"the proxy sent more than 1000 interim responses before the final one"},
 		{"refusal", "HTTP/1.1 403 s3cret:with colon\r\nContent-Length: 3\r\n\r\nno!", "the proxy refused with status 403"},
 		{"failure", "HTTP/1.1 502 Bad Gateway\r\n\r\n", "the proxy refused with status 502"},
 		{"redirect", "HTTP/1.1 302 Found\r\nLocation: http://x\r\n\r\n", "the proxy refused with status 302"},

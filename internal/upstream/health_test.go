@@ -106,6 +106,7 @@ func TestChecksUnderstandAnswers(t *testing.T) {
 		"broken chunks": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", false, true},
 		"another":       {"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\n\r\n", true, false},
 		"an upgrade":    {"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", false, false},
+		"endless":       {strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 1001) + "HTTP/1.1 200 OK\r\n\r\n", false, false},
 		"nonsense":      {"SSH-2.0-OpenSSH\r\n\r\n", false, false},
 		"a large head":  {"HTTP/1.1 200 OK\r\nX: " + big + "\r\n\r\n", false, false},
 	} {
