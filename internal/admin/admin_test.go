@@ -557,7 +557,7 @@ func TestTLSComesAndGoesWithASettingOfTheSameAddress(t *testing.T) {
 	}
 }
 
-func TestFloodOfConnectionsOnTCPLeavesTheSocketUsable(t *testing.T) {
+func TestFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
 	set := settings(t)
 	s := start(t, options(), set)
 	var flood []net.Conn
@@ -567,14 +567,20 @@ func TestFloodOfConnectionsOnTCPLeavesTheSocketUsable(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
+		if _, err := io.WriteString(c, "GET /livez HTTP/1.1\r\nHo"); err != nil && len(flood) == 0 {
+			t.Fatal(err)
+		}
 		flood = append(flood, c)
 	}
-	last := flood[len(flood)-1]
-	if err := last.SetReadDeadline(time.Now().Add(3 * time.Second)); err != nil {
+	first := flood[0]
+	if err := first.SetReadDeadline(time.Now().Add(3 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := last.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("read on a connection beyond the limit: %v; want it closed", err)
+	if _, err := first.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read on the connection that is silent for longest: %v; want it closed", err)
+	}
+	if got := ask(t, "tcp", s.Addresses()[0], "GET", "/livez", nil); got.status != 200 {
+		t.Errorf("GET /livez meanwhile = %d; want 200", got.status)
 	}
 	if _, err := (&Client{Socket: set.Socket}).Status(t.Context()); err != nil {
 		t.Errorf("Status() meanwhile = %v", err)

@@ -64,46 +64,77 @@ const (
 	penalty    = 3
 	minPenalty = 50 * time.Millisecond
 
-	maxWaiting = 16 // passwords in the queue for the slot
+	maxWaiting = 16 // passwords that wait to be checked
 	waitFor    = 5 * time.Second
 )
 
-// gate lets one password be checked at a time. Waiters come through in the
-// order in which they came.
+// gate lets one password be checked at a time. Those who wait come through by turns: the one that came last, then the one that has waited
+// for longest. So a flood of guesses keeps nobody out who comes once: neither does it fill the queue, in which the oldest makes
+// room, nor does a password have to wait until all that came before were wrong.
 type gate struct {
-	slot    chan struct{}
-	waiting chan struct{}
+	mu      sync.Mutex
+	taken   bool
+	oldest  bool            // whose turn is next
+	waiting []chan struct{} // in the order of their coming; closed for those whose turn it is
 }
 
-func newGate() *gate {
-	return &gate{slot: make(chan struct{}, 1), waiting: make(chan struct{}, maxWaiting)}
-}
+func newGate() *gate { return &gate{} }
 
-// enter reports false when the queue is full, or its turn does not come in time.
+// enter reports false when its turn does not come in time, or many more came meanwhile.
 func (g *gate) enter(ctx context.Context) bool {
-	select {
-	case g.waiting <- struct{}{}:
-		defer func() { <-g.waiting }()
-	default:
-		return false
+	g.mu.Lock()
+	if !g.taken {
+		g.taken = true
+		g.mu.Unlock()
+		return true
 	}
+	turn := make(chan struct{}, 1)
+	if len(g.waiting) == maxWaiting {
+		close(g.waiting[0])
+		g.waiting = slices.Delete(g.waiting, 0, 1)
+	}
+	g.waiting = append(g.waiting, turn)
+	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, waitFor)
 	defer cancel()
 	select {
-	case g.slot <- struct{}{}:
-		return true
+	case _, mine := <-turn:
+		return mine
 	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := slices.Index(g.waiting, turn); i >= 0 {
+		g.waiting = slices.Delete(g.waiting, i, i+1)
 		return false
 	}
+	_, mine := <-turn // it came in that moment
+	return mine
 }
 
 // leave makes room for the next, after a while.
 func (g *gate) leave(after time.Duration) {
 	if after <= 0 {
-		<-g.slot
+		g.next()
 		return
 	}
-	time.AfterFunc(after, func() { <-g.slot })
+	time.AfterFunc(after, g.next)
+}
+
+func (g *gate) next() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := len(g.waiting)
+	if g.taken = n > 0; !g.taken {
+		return
+	}
+	i := n - 1
+	if g.oldest {
+		i = 0
+	}
+	g.oldest = !g.oldest
+	g.waiting[i] <- struct{}{}
+	g.waiting = slices.Delete(g.waiting, i, i+1)
 }
 
 // verdict is what is known about a user with a password.
@@ -196,6 +227,7 @@ func (p *passwords) remembered(digest [32]byte) (v verdict, known bool) {
 	defer p.mu.Unlock()
 	now := time.Now()
 	if until, ok := p.granted[digest]; ok && now.Before(until) {
+		p.granted[digest] = now.Add(grantedFor) // whoever comes again and again is not kept waiting by a flood
 		return granted, true
 	}
 	if until, ok := p.denied[digest]; ok && now.Before(until) {

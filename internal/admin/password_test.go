@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -68,7 +69,7 @@ func TestVerdictsAreRememberedForAWhile(t *testing.T) {
 		if p.check(t.Context(), "ops", "wrong") != granted {
 			t.Errorf("a wrong password was remembered for more than %v", deniedFor)
 		}
-		time.Sleep(grantedFor - deniedFor)
+		time.Sleep(grantedFor) // since it was used the last time
 		if p.check(t.Context(), "ops", "right") != denied {
 			t.Errorf("a right password was remembered for more than %v", grantedFor)
 		}
@@ -139,7 +140,7 @@ func TestFloodOfGuessesIsTurnedAwayAndPushesNobodyOut(t *testing.T) {
 		if got := p.check(t.Context(), "ops", "right"); got != granted {
 			t.Fatalf("check() = %v; want granted", got)
 		}
-		p.gate.slot <- struct{}{} // somebody's check is under way, for ever
+		p.gate.enter(t.Context()) // somebody's check is under way, for ever
 		var (
 			wg       sync.WaitGroup
 			mu       sync.Mutex
@@ -167,6 +168,34 @@ func TestFloodOfGuessesIsTurnedAwayAndPushesNobodyOut(t *testing.T) {
 		if took := time.Since(begin); verdicts[busy] != 10*maxWaiting || took != waitFor {
 			t.Errorf("after %v %d were turned away; want all %d after %v", took, verdicts[busy], 10*maxWaiting, waitFor)
 		}
+	})
+}
+
+// However many guess, whoever comes with the right password gets in: now, and although others go on to come.
+func TestARightPasswordGetsThroughAFloodOfGuesses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPasswords(map[string]string{"ops": hash(t, "right")}, newGate())
+		var wg sync.WaitGroup
+		guess := func(i int) { wg.Go(func() { p.check(context.Background(), "ops", fmt.Sprint("wrong", i)) }) }
+		for i := range 40 {
+			guess(i)
+		}
+		synctest.Wait()
+		if got := p.check(t.Context(), "ops", "right"); got != granted {
+			t.Errorf("check() behind 40 guesses = %v; want granted", got)
+		}
+		for i := range 40 {
+			guess(100 + i)
+		}
+		time.Sleep(4 * time.Minute)
+		if got := p.check(t.Context(), "ops", "right"); got != granted {
+			t.Errorf("check() of a password in use = %v", got)
+		}
+		time.Sleep(4 * time.Minute)
+		if v, known := p.remembered(p.digest("ops", "right")); !known || v != granted {
+			t.Error("a verdict that is used did not stay")
+		}
+		wg.Wait()
 	})
 }
 

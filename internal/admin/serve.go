@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/listener"
@@ -108,9 +107,13 @@ func (s *Server) stop(ctx context.Context, srv *http.Server, sock *listener.Sock
 
 // newServer returns one for one socket, so that it can go alone.
 func (s *Server) newServer(stop context.Context, over access) *http.Server {
-	var open atomic.Int64
+	held := &connections{of: make(map[net.Conn]*connection)}
+	answer := s.answer(stop, over)
 	return &http.Server{
-		Handler:           s.answer(stop, over),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer held.answering(r)()
+			answer.ServeHTTP(w, r)
+		}),
 		ConnContext:       keepPeer,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
@@ -121,14 +124,68 @@ func (s *Server) newServer(stop context.Context, over access) *http.Server {
 		ConnState: func(c net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
-				if open.Add(1) > maxConnections {
-					_ = c.Close() // the server finds out and lets go of it
-				}
+				held.add(c)
 			case http.StateClosed, http.StateHijacked:
-				open.Add(-1)
+				held.remove(c)
 			}
 		},
 	}
+}
+
+// connections are those of one socket. When there are too many, the one that has been silent for longest makes room: whoever holds all
+// of them with half a request keeps nobody out.
+type connections struct {
+	mu sync.Mutex
+	of map[net.Conn]*connection
+}
+
+type connection struct {
+	since   time.Time // it is silent, or has not said all of a request
+	answers bool      // a request is being answered
+}
+
+// add counts c in, and closes the one that makes room, if that is necessary: c itself where all others are being answered.
+func (h *connections) add(c net.Conn) {
+	h.mu.Lock()
+	h.of[c] = &connection{since: time.Now()}
+	silent := c
+	if len(h.of) > maxConnections {
+		for other, k := range h.of {
+			if !k.answers && k.since.Before(h.of[silent].since) {
+				silent = other
+			}
+		}
+		delete(h.of, silent)
+	} else {
+		silent = nil
+	}
+	h.mu.Unlock()
+	if t, ok := silent.(*tls.Conn); ok {
+		silent = t.NetConn() // its goodbye could take a while
+	}
+	if silent != nil {
+		_ = silent.Close() // the server finds out and lets go of it
+	}
+}
+
+func (h *connections) remove(c net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.of, c)
+}
+
+// answering notes that r is being answered, until the function that it returns is called.
+func (h *connections) answering(r *http.Request) (over func()) {
+	c, _ := r.Context().Value(peerKey{}).(net.Conn)
+	set := func(answers bool) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if k := h.of[c]; k != nil {
+			k.answers, k.since = answers, time.Now()
+		}
+	}
+	set(true)
+	return func() { set(false) }
 }
 
 // tlsListener speaks TLS on the connections it accepts while the settings want it.
