@@ -5,9 +5,6 @@ package identity
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
@@ -16,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +23,7 @@ import (
 // Source names the files of one identity. Both may be the same file.
 type Source struct {
 	Name        string
-	Certificate string // PEM, the leaf first, then its intermediates
+	Certificate string // PEM: the leaf and its intermediates
 	Key         string // PEM
 
 	Files *files.Reader // reads them, and leaves out Problems that it has returned before; nil: a new one
@@ -35,13 +33,13 @@ type Source struct {
 // Load has returned it.
 type Identity struct {
 	Name        string
-	Certificate tls.Certificate // the whole chain, with Leaf set
+	Certificate tls.Certificate // the whole chain in order, with Leaf set
 	NotBefore   time.Time       // the chain is valid from here
 	NotAfter    time.Time       // to here, as a whole; a root at its end does not count
 	Serial      string          // of the leaf, lower-case hex
 	Subject     string
 	Issuer      string
-	Fingerprint [sha256.Size]byte // over chain and key: equal means byte-equal
+	Fingerprint [sha256.Size]byte // over chain, key and what the file gives reason to say: equal means byte-equal
 	Warnings    []string          // what will make upstreams refuse it, as it looked when loaded
 }
 
@@ -85,67 +83,45 @@ func load(src Source) (*Identity, error) {
 	}
 	defer clear(keyPEM)
 	defer clear(certPEM) // may hold the key as well
-	chain, key, err := parse(src, certPEM, keyPEM)
+	a, err := parse(src, certPEM, keyPEM)
 	if err := errors.Join(append(problems, err)...); err != nil {
 		return nil, err
 	}
-	leaf := chain[0]
+	leaf := a.chain[0]
 	id := &Identity{
 		Name:    src.Name,
 		Serial:  fmt.Sprintf("%x", leaf.SerialNumber),
 		Subject: leaf.Subject.String(),
 		Issuer:  leaf.Issuer.String(),
 	}
-	id.Certificate = tls.Certificate{PrivateKey: key, Leaf: leaf}
-	for _, c := range chain {
+	id.Certificate = tls.Certificate{PrivateKey: a.key, Leaf: leaf}
+	for _, c := range slices.Concat(a.chain, a.others) {
 		id.Certificate.Certificate = append(id.Certificate.Certificate, c.Raw)
 	}
-	id.NotBefore, id.NotAfter = validity(chain)
-	id.Warnings = warnings(chain, time.Now())
-	if id.Fingerprint, err = fingerprint(chain, key); err != nil {
+	id.NotBefore, id.NotAfter = validity(a.chain)
+	id.Warnings = append(a.remarks, warnings(a.chain, time.Now())...)
+	if id.Fingerprint, err = fingerprint(a, a.key); err != nil {
 		return nil, &Problem{File: src.Key, Fact: "the key cannot be used", Err: err}
 	}
 	return id, nil
 }
 
 // parse makes sense of both files, and sees to it that they belong together.
-func parse(src Source, certPEM, keyPEM []byte) (chain []*x509.Certificate, key crypto.Signer, err error) {
-	if chain, err = parseChain(src.Certificate, certPEM); err != nil {
-		return nil, nil, err
+func parse(src Source, certPEM, keyPEM []byte) (*arrangement, error) {
+	found, err := parseCertificates(src.Certificate, certPEM)
+	if err != nil {
+		return nil, err
 	}
-	if key, err = parseKey(src.Key, keyPEM); err != nil {
-		return nil, nil, err
+	key, err := parseKey(src.Key, keyPEM)
+	if err != nil {
+		return nil, err
 	}
-	if err := matchKey(src, chain, key); err != nil {
-		return nil, nil, err
+	a, err := arrange(src, found, key)
+	if err != nil {
+		return nil, err
 	}
-	return chain, key, checkOrder(src.Certificate, chain)
-}
-
-// matchKey refuses a key that is not the leaf's.
-func matchKey(src Source, chain []*x509.Certificate, key crypto.Signer) error {
-	pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	if !ok {
-		return &Problem{File: src.Key, Fact: fmt.Sprintf("keys of type %T cannot be used", key)}
-	}
-	if pub.Equal(chain[0].PublicKey) {
-		return nil
-	}
-	for i, c := range chain[1:] {
-		if pub.Equal(c.PublicKey) {
-			return &Problem{
-				File: src.Certificate,
-				Fact: fmt.Sprintf("the certificate that belongs to the key is number %d of %d in the file", i+2, len(chain)),
-				Hint: "put it first, then the certificate that issued it, and so on",
-			}
-		}
-	}
-	return &Problem{
-		File: src.Certificate,
-		Fact: fmt.Sprintf("the certificate does not belong to the key %s: the public keys differ (certificate: %s, key: %s)",
-			src.Key, describeKey(chain[0].PublicKey), describeKey(key.Public())),
-		Hint: renewal(src),
-	}
+	a.key = key
+	return a, nil
 }
 
 // renewal says what to do about a certificate and a key that do not belong together.
@@ -156,30 +132,6 @@ func renewal(src Source) string {
 		}
 	}
 	return "use the key that the certificate was requested with; after a renewal, replace both files"
-}
-
-// checkOrder refuses a chain in which a certificate was not issued by the next.
-func checkOrder(file string, chain []*x509.Certificate) error {
-	for i, c := range chain[:len(chain)-1] {
-		if issued(chain[i+1], c) {
-			continue
-		}
-		for j := i + 2; j < len(chain); j++ {
-			if issued(chain[j], c) {
-				return &Problem{
-					File: file,
-					Fact: fmt.Sprintf("the chain is out of order: certificate %d was issued by number %d, not by number %d", i+1, j+1, i+2),
-					Hint: "put the leaf first, then the certificate that issued it, and so on",
-				}
-			}
-		}
-		return &Problem{
-			File: file,
-			Fact: fmt.Sprintf("certificate %d (%q) did not issue certificate %d, whose issuer is %q", i+2, chain[i+1].Subject, i+1, c.Issuer),
-			Hint: "keep the leaf and the certificates between it and its root, in that order, and nothing else",
-		}
-	}
-	return nil
 }
 
 func issued(parent, child *x509.Certificate) bool {
@@ -257,34 +209,7 @@ func allowsClientAuth(c *x509.Certificate) bool {
 	return len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) == 0
 }
 
-// checkUsable refuses keys that crypto/tls cannot sign with.
-func checkUsable(pub crypto.PublicKey) error {
-	switch k := pub.(type) {
-	case *rsa.PublicKey, ed25519.PublicKey:
-		return nil
-	case *ecdsa.PublicKey:
-		switch k.Curve {
-		case elliptic.P256(), elliptic.P384(), elliptic.P521():
-			return nil
-		}
-	}
-	return fmt.Errorf("%s is not a kind of key that TLS can use; use RSA, ECDSA on P-256, P-384 or P-521, or Ed25519", describeKey(pub))
-}
-
-func describeKey(pub crypto.PublicKey) string {
-	switch k := pub.(type) {
-	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA %d", k.N.BitLen())
-	case *ecdsa.PublicKey:
-		return "ECDSA " + k.Curve.Params().Name
-	case ed25519.PublicKey:
-		return "Ed25519"
-	default:
-		return fmt.Sprintf("%T", pub)
-	}
-}
-
-func fingerprint(chain []*x509.Certificate, key crypto.Signer) (sum [sha256.Size]byte, err error) {
+func fingerprint(a *arrangement, key crypto.Signer) (sum [sha256.Size]byte, err error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return sum, err
@@ -298,8 +223,11 @@ func fingerprint(chain []*x509.Certificate, key crypto.Signer) (sum [sha256.Size
 		h.Write(b)
 	}
 	part(der)
-	for _, c := range chain {
+	for _, c := range slices.Concat(a.chain, a.others) {
 		part(c.Raw)
+	}
+	for _, r := range a.remarks {
+		part([]byte(r))
 	}
 	h.Sum(sum[:0])
 	return sum, nil

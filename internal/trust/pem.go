@@ -1,11 +1,9 @@
 package trust
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -54,68 +52,6 @@ func unreadable(name string, err error) error {
 		p.Hint = "name a file that holds only certificates, in PEM form"
 	}
 	return p
-}
-
-// readCertificates reads a bundle. Every block in it must be whole and a
-// certificate: what is passed over silently is missed later.
-func readCertificates(r *files.Reader, name string) ([]*x509.Certificate, error) {
-	f, err := r.Read(name, maxFileBytes)
-	if err != nil {
-		return nil, unreadable(name, err)
-	}
-	if len(f.Problems) > 0 {
-		var all []error
-		for _, p := range f.Problems {
-			all = append(all, &Problem{File: p.Path, Fact: p.Fact, Hint: p.Hint, Err: p.Err})
-		}
-		return nil, errors.Join(all...)
-	}
-	b := f.Data
-	begun := bytes.Count(b, []byte("-----BEGIN "))
-	var certs []*x509.Certificate
-	blocks := 0
-	for rest := b; ; {
-		var block *pem.Block
-		block, rest = pem.Decode(rest)
-		if block == nil {
-			break
-		}
-		blocks++
-		switch {
-		case block.Type == "CERTIFICATE", block.Type == "X509 CERTIFICATE":
-			c, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				return nil, &Problem{File: name, Fact: fmt.Sprintf("certificate %d cannot be parsed", len(certs)+1), Err: err}
-			}
-			certs = append(certs, c)
-		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			return nil, &Problem{
-				File: name, Fact: "the file holds a private key, which a trust bundle has no use for",
-				Hint: "name the certificate of the authority, and keep its key away from this host",
-			}
-		case block.Type == "TRUSTED CERTIFICATE":
-			return nil, &Problem{File: name, Fact: "this is a certificate in OpenSSL's own trust format", Hint: "convert it: openssl x509 -in FILE -out ca.crt"}
-		case block.Type == "X509 CRL":
-			return nil, &Problem{File: name, Fact: "the file holds a revocation list", Hint: "keep only the certificates; revocation lists are not supported in this version"}
-		default:
-			return nil, &Problem{File: name, Fact: fmt.Sprintf("the file holds a block %q", block.Type), Hint: "keep only the certificates"}
-		}
-	}
-	switch {
-	case blocks != begun:
-		return nil, &Problem{
-			File: name, Fact: fmt.Sprintf("%d PEM blocks begin in the file, but only %d are whole", begun, blocks),
-			Hint: "check that the file was copied completely, and that each BEGIN and END line stands on a line of its own",
-		}
-	case len(certs) > 0:
-		return certs, nil
-	case len(bytes.TrimSpace(b)) == 0:
-		return nil, &Problem{File: name, Fact: "the file is empty", Hint: "write the certificate of the authority to it, in PEM form"}
-	}
-	if _, err := x509.ParseCertificate(b); err == nil {
-		return nil, &Problem{File: name, Fact: "this is a certificate in DER form, not PEM", Hint: "convert it: openssl x509 -inform der -in FILE -out ca.crt"}
-	}
-	return nil, &Problem{File: name, Fact: "the file holds no certificate", Hint: "name a file with a line that reads -----BEGIN CERTIFICATE-----"}
 }
 
 // readSystemRoots reads the roots where Linux distributions keep them. crypto/x509

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/files"
+	"github.com/mtls-proxy/mtls-proxy/internal/pemfile"
 )
 
 // Source names what a bundle is made of. Without any CA it is the system's roots.
@@ -30,7 +31,7 @@ type Bundle struct {
 	Roots        *x509.CertPool
 	Certificates []*x509.Certificate // those of Source.CA, each once
 	SystemRoots  bool
-	Fingerprint  [sha256.Size]byte // over all roots: equal means equal
+	Fingerprint  [sha256.Size]byte // over all roots and what was left out: equal means equal
 	Warnings     []string          // what will not work, as it looked when loaded
 
 	mu     sync.Mutex // guards chains
@@ -63,11 +64,15 @@ func Load(src Source) (*Bundle, error) {
 		reader = new(files.Reader)
 	}
 	for _, name := range src.CA {
-		certs, err := readCertificates(reader, name)
+		certs, left, err := readCertificates(reader, name)
 		if err != nil {
 			problems = append(problems, err)
 			continue
 		}
+		for _, w := range left {
+			part([]byte(w))
+		}
+		b.Warnings = append(b.Warnings, left...)
 		for _, c := range certs {
 			if seen[string(c.Raw)] {
 				continue
@@ -113,10 +118,27 @@ func warnings(file string, c *x509.Certificate, now time.Time) []string {
 	if bits := weakRSA(c); bits > 0 {
 		warn("has an RSA key of %d bits; servers that depend on it are refused", bits)
 	}
-	if !c.IsCA {
+	switch c.PublicKeyAlgorithm {
+	case x509.UnknownPublicKeyAlgorithm, x509.DSA:
+		warn("has a kind of key that is not supported, %s; servers that depend on it are refused", pemfile.KeyName(c))
+	}
+	switch {
+	case !isAuthority(c):
 		warn("is no certificate authority; it is trusted as a server's own certificate only, until that is renewed")
+	case !maySign(c):
+		warn("may not sign certificates, as its key usage lacks keyCertSign; servers that depend on it are refused")
 	}
 	return all
+}
+
+// isAuthority reports whether c says that it is one. Those of version 1 cannot.
+func isAuthority(c *x509.Certificate) bool {
+	return c.Version < 3 && !c.BasicConstraintsValid || c.BasicConstraintsValid && c.IsCA
+}
+
+// maySign reports whether the key usage of c lets it sign certificates.
+func maySign(c *x509.Certificate) bool {
+	return c.KeyUsage == 0 || c.KeyUsage&x509.KeyUsageCertSign != 0
 }
 
 // weakRSA returns the length of an RSA key that is too short, or 0.

@@ -77,10 +77,10 @@ func TestLoadRefuses(t *testing.T) {
 	}{
 		{"an empty file", nil, "the file is empty"},
 		{"white space", []byte(" \n"), "the file is empty"},
-		{"no PEM", []byte("hello"), "holds no certificate"},
+		{"no PEM", []byte("hello"), "holds no PEM block"},
 		{"a private key", append(a.PEM(), key...), "holds a private key"},
-		{"a cut off certificate", append(a.PEM(), a.PEM()[:200]...), "2 PEM blocks begin in the file, but only 1 are whole"},
-		{"a broken certificate", block("CERTIFICATE"), "certificate 1 cannot be parsed"},
+		{"a cut off certificate", append(a.PEM(), a.PEM()[:200]...), "that begins here does not end"},
+		{"a broken certificate", block("CERTIFICATE"), "line 1: the certificate cannot be parsed, and there is no other"},
 		{"DER", a.Certificate().Raw, "openssl x509 -inform der"},
 		{"OpenSSL's trust format", block("TRUSTED CERTIFICATE"), "convert it"},
 		{"a revocation list", block("X509 CRL"), "not supported in this version"},
@@ -111,6 +111,36 @@ func TestLoadNamesEveryBadFile(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error lacks %q: %v", want, err)
 		}
+	}
+}
+
+// TestOneBadCertificateCostsTheOthersNothing: what crypto/x509 does not parse is
+// left out with a warning that says where it is; the rest serves.
+func TestOneBadCertificateCostsTheOthersNothing(t *testing.T) {
+	good, odd := authority(t, demo.AuthorityOptions{Name: "good"}), authority(t, demo.AuthorityOptions{Name: "Odd CA"})
+	negative := bytes.Clone(odd.Certificate().Raw)
+	serial := bytes.Index(negative, odd.Certificate().SerialNumber.Bytes())
+	if negative[serial-1] == 0 {
+		serial-- // where the number starts with a bit that is set
+	}
+	negative[serial] |= 0x80 // the first bit of the number is its sign
+	bad := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: negative})
+	path := write(t, []byte("# roots\n"), bad, good.PEM())
+	b, err := Load(Source{Name: "test", CA: []string{path}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(b.Warnings) != 1 || !strings.Contains(b.Warnings[0], path+`: line 2: the certificate "CN=Odd CA,O=mtls-proxy demo" is left out`) {
+		t.Errorf("warnings = %q, want one with the line and the subject", b.Warnings)
+	}
+	if err := b.Verify(&Peer{ServerName: "api.example.net"}, presented(issue(t, good, demo.Request{}))); err != nil {
+		t.Errorf("a server of the good authority: %v", err)
+	}
+	if b.Fingerprint == load(t, good.PEM()).Fingerprint {
+		t.Error("the mended bundle has the fingerprint of the one before, so that its warning would stay")
+	}
+	if _, err := Load(Source{Name: "test", CA: []string{write(t, bad)}}); err == nil || !strings.Contains(err.Error(), `line 1: the certificate "CN=Odd CA`) {
+		t.Errorf("a bundle without a usable certificate: %v, want a refusal with line and subject", err)
 	}
 }
 
