@@ -248,6 +248,9 @@ func writtenLoadsAgain(t *testing.T, content string) {
 	}
 	again := folderWith(t, map[string]string{"config.toml": written.String()})
 	second := mustLoad(t, filepath.Join(again, "config.toml"), Options{})
+	if len(second.Warnings) > len(first.Warnings) {
+		t.Errorf("loaded again, it warns of\n%v\nand before of\n%v", Problems(second.Warnings), Problems(first.Warnings))
+	}
 
 	// What is secret is not in it.
 	if len(second.Admin.Users) != 0 || len(second.Route[0].RequestHeaders.Set) != 0 {

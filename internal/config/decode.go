@@ -298,7 +298,7 @@ func (d *decoding) scalar(v value, at Origin) any {
 		if got, ok := parseMode(s); ok {
 			return got
 		}
-		return d.wrong(at, quote(s)+" is not a file mode", `write three octal digits, as in "0660"`)
+		return d.wrong(at, quote(s)+" is not a file mode", `write it in octal digits, as in "0660"`)
 	case path, paths:
 		return d.file(s, at)
 	case choice, choices:

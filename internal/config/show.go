@@ -95,6 +95,13 @@ func (e entry) blank(defaults *Config) bool {
 	if !empty(e.val) || strings.HasSuffix(e.leaf.pattern, ".*") {
 		return false
 	}
+	at := e.byDefault(defaults)
+	return !at.IsValid() || empty(at)
+}
+
+// byDefault is the value of the same key in defaults; it is not valid where
+// there is none.
+func (e entry) byDefault(defaults *Config) reflect.Value {
 	path := slices.Clone(e.path)
 	switch path[0] {
 	case "route":
@@ -104,8 +111,17 @@ func (e entry) blank(defaults *Config) bool {
 	case "identity", "trust", "upstream":
 		path[1] = "default"
 	}
-	at := field(defaults, path)
-	return !at.IsValid() || empty(at)
+	return field(defaults, path)
+}
+
+// follows reports whether the value is there without the key: it is the
+// default, and nobody set it.
+func (e entry) follows(c, defaults *Config) bool {
+	if !c.Origin(plain(e.path)).IsDefault() {
+		return false
+	}
+	at := e.byDefault(defaults)
+	return at.IsValid() && at.Kind() != reflect.Map && literal(at) == literal(e.val)
 }
 
 // empty is for strings, lists and URLs; false and 0 are values like others.
@@ -216,8 +232,9 @@ func (c *Config) WriteText(w io.Writer) error {
 }
 
 // WriteTOML writes the effective configuration as a file that loads again, to
-// the same settings. Secrets are left out of it, each with a comment in its
-// place.
+// the same settings. Defaults that nobody set are comments in it, as in the
+// installed file; some would be worth a warning if somebody did. Secrets are
+// left out, each with a comment in its place.
 func (c *Config) WriteTOML(w io.Writer) error {
 	var b strings.Builder
 	defaults := Default()
@@ -234,8 +251,11 @@ func (c *Config) WriteTOML(w io.Writer) error {
 			table = under
 			fmt.Fprintf(&b, "\n[%s]\n", tableName(table))
 		}
-		if e.leaf.secret {
+		switch {
+		case e.leaf.secret:
 			b.WriteString("# ")
+		case e.follows(c, defaults):
+			b.WriteString("#")
 		}
 		fmt.Fprintf(&b, "%s = %s\n", bareOrQuoted(e.path[len(e.path)-1]), e.literal())
 	}

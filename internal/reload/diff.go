@@ -126,9 +126,14 @@ func isSecret(key string) bool {
 	return strings.HasPrefix(key, "admin.users.") || strings.Contains(key, ".request_headers.")
 }
 
+// below is the key name in the table key. A struct without a name of its own
+// is embedded: its keys are those of the table around it.
 func below(key, name string) string {
-	if key == "" {
+	switch {
+	case key == "":
 		return name
+	case name == "":
+		return key
 	}
 	return key + "." + name
 }

@@ -240,6 +240,7 @@ func TestChangesNameWhatIsDifferent(t *testing.T) {
 			[]string{"listener.second added"}},
 		{"an upstream less", func(c *config.Config) { delete(c.Upstream, "default") }, []string{"upstream.default removed"}},
 		{"a route more", func(c *config.Config) { c.Route = append(c.Route, config.Route{PathPrefix: "/bank"}) }, []string{"route[2] added"}},
+		{"the rate of all", func(c *config.Config) { c.RateLimit.RequestsPerSecond = 50 }, []string{"rate_limit.requests_per_second: 100 is now 50"}},
 		{"a new user", func(c *config.Config) { c.Admin.Users = map[string]string{"ops": "$2a$12$secret"} }, []string{"admin.users.ops added"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -101,7 +101,21 @@ func located(cfg *config.Config, err error) error {
 		return err
 	}
 	found.InOrder(cfg.Files)
-	return found
+	return once(found)
+}
+
+// once leaves out what was said before: several files may lead through the same
+// folder. The problem with a place comes first, and stays.
+func once(problems config.Problems) config.Problems {
+	said := make(map[string]bool)
+	return slices.DeleteFunc(problems, func(p config.Problem) bool {
+		text := p.String()
+		if said[text] {
+			return true
+		}
+		said[text], said[config.Problem{Fact: p.Fact, Hint: p.Hint}.String()] = true, true
+		return false
+	})
 }
 
 func locate(cfg *config.Config, err error, found *config.Problems) bool {
