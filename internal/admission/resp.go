@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 )
 
 // This file speaks as much of the store's protocol, RESP 2, as the script needs: commands of strings, and replies that are a line or an
@@ -48,6 +49,12 @@ func (w *wire) send() error {
 type refusal string
 
 func (r refusal) Error() string { return string(r) }
+
+// elsewhere reports whether another server has the key.
+func (r refusal) elsewhere() bool {
+	kind, _, _ := strings.Cut(string(r), " ")
+	return kind == "MOVED" || kind == "ASK"
+}
 
 // errForeign is for what is no reply to a command of ours. There is no telling where the next one begins.
 var errForeign = errors.New("what answers is no store, or not asked by us")

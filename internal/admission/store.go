@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,9 +52,6 @@ end
 return {granted, wait, math.ceil(full - now)}
 `
 
-// maxMicros is the largest time that the script can return: a burst and a token more, of the longest interval; see Reconfigure.
-const maxMicros = 3e15
-
 const (
 	openTimeout = 2 * time.Second // for finding the store, which no exchange waits for
 	firstPause  = 100 * time.Millisecond
@@ -85,6 +81,10 @@ func (s *Shared) serve(ctx context.Context, l *link) {
 		}
 		answers, err := s.round(ctx, l, batch)
 		if err == nil {
+			if refused := l.refused; refused != nil {
+				s.failed.Add(1)
+				s.trouble.Store(&refused)
+			}
 			for i, a := range batch {
 				s.settle(a, answers[i])
 			}
@@ -186,7 +186,8 @@ type link struct {
 	timeout time.Duration
 	probe   string // a key to try the store with
 
-	wire *wire // nil while there is no connection
+	wire    *wire // nil while there is no connection
+	refused error // why a part of the last batch was, if it was
 }
 
 // put returns the answers to all questions, nil for those that the store refused by itself, or an error, after which the link is
@@ -194,6 +195,7 @@ type link struct {
 // restarted or does not keep idle ones, is no failure: another is tried.
 func (l *link) put(ctx context.Context, questions []question) ([]*answer, error) {
 	used := l.wire != nil
+	l.refused = nil
 	answers, err := l.tryPut(ctx, questions)
 	if err != nil && used && isLoss(err) {
 		answers, err = l.tryPut(ctx, questions)
@@ -303,19 +305,20 @@ func (l *link) close() {
 	}
 }
 
-// exchange is one round trip, and a second one when the store has lost the script. If everything is refused, the store is asked about
+// exchange is one round trip, and a second one when the store has lost the script. If something is refused, the store is asked about
 // itself: a refusal that is about one caller's bucket is no reason to be without all others.
 func (l *link) exchange(ctx context.Context, questions []question) ([]*answer, error) {
 	answers, refused, err := l.pipe(ctx, questions, false)
 	if err == nil && strings.HasPrefix(string(refused), "NOSCRIPT") {
 		answers, refused, err = l.pipe(ctx, questions, true)
 	}
-	if err != nil || refused == "" || slices.ContainsFunc(answers, func(a *answer) bool { return a != nil }) {
+	if err != nil || refused == "" {
 		return answers, err
 	}
-	if l.look(ctx, l.timeout) != nil {
+	if refused.elsewhere() || l.look(ctx, l.timeout) != nil {
 		return nil, refused
 	}
+	l.refused = l.describe(refused)
 	return answers, nil
 }
 
@@ -351,13 +354,20 @@ func (l *link) pipe(ctx context.Context, questions []question, teach bool) (answ
 			return nil, "", err
 		}
 	}
+	if l.wire.r.Buffered() > 0 { // the next answers would be taken for those to other questions
+		return nil, "", fmt.Errorf("more answers than questions: %w", errForeign)
+	}
 	return answers, refused, nil
 }
 
-// answer makes sense of what the script returned, or says that there is none in it.
+// answer makes sense of what the script returned, or says that there is none in it. No token takes longer than the interval, and no
+// bucket longer than all of its tokens; the slack is for what a double rounds off.
 func (q *question) answer(n [3]int64) (*answer, error) {
+	const slack = 1 + 1e-6 // and three microseconds
 	granted, wait, full := n[0], n[1], n[2]
-	if granted < 0 || granted > int64(q.want) || wait < 0 || wait > maxMicros || full < 0 || full > maxMicros || (granted < int64(q.want)) != (wait > 0) {
+	switch {
+	case granted < 0, granted > int64(q.want), (granted < int64(q.want)) != (wait > 0),
+		wait < 0, float64(wait) > q.interval*slack+3, full < 0, float64(full) > q.interval*float64(q.burst)*slack+3:
 		return nil, fmt.Errorf("the script granted %d of %d, to wait %d us, full in %d us, which makes no sense: %w", granted, q.want, wait, full, errForeign)
 	}
 	return &answer{granted: int(granted), wait: time.Duration(wait) * time.Microsecond, full: time.Duration(full) * time.Microsecond}, nil
@@ -367,6 +377,9 @@ func (q *question) answer(n [3]int64) (*answer, error) {
 func (l *link) describe(err error) error {
 	if pw := l.at.password; pw != "" && strings.Contains(err.Error(), pw) {
 		err = errors.New(strings.ReplaceAll(err.Error(), pw, "…"))
+	}
+	if refused, ok := errors.AsType[refusal](err); ok && refused.elsewhere() {
+		err = fmt.Errorf("%w (it is one server of a cluster; name one that has all keys)", err)
 	}
 	return fmt.Errorf("store at %s: %w", l.at, err)
 }

@@ -155,6 +155,66 @@ func TestSharedOverTLS(t *testing.T) {
 	}
 }
 
+const goodReply = "*3\r\n:1\r\n:0\r\n:1\r\n"
+
+// imitate is a store that says what reply returns for the command number n, and returns its URL.
+func imitate(t *testing.T, reply func(n int, args []string) string) (url string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() {
+		ln.Close()
+		<-done
+	})
+	go func() {
+		defer close(done)
+		for n := 0; ; {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			for r := bufio.NewReader(c); ; n++ {
+				args, err := readCommand(r)
+				if err != nil {
+					break
+				}
+				if _, err := io.WriteString(c, reply(n, args)); err != nil {
+					break
+				}
+			}
+			c.Close()
+		}
+	}()
+	return "redis://" + ln.Addr().String()
+}
+
+// A refusal of one answer is of its key, and can be read of all the same.
+func TestTheStoreRefusesOneKey(t *testing.T) {
+	const prefix = "limit:"
+	bad := prefix + hashed([]byte("mallory"))
+	s := newTestShared(t, SharedOptions{PerSecond: 1, Burst: 10, Failure: Deny, Prefix: prefix, URL: imitate(t, func(_ int, args []string) string {
+		if args[3] == bad {
+			return "-ERR no such bucket\r\n"
+		}
+		want := args[6]
+		return "*3\r\n:" + want + "\r\n:0\r\n:1\r\n"
+	})})
+	if _, ok, away := s.Admit([]byte("mallory")); ok || !away {
+		t.Errorf("Admit of the refused key = %v, away %v; want the answer for a store that is away", ok, away)
+	}
+	for i := range 5 {
+		if _, ok, away := s.Admit([]byte{'a' + byte(i)}); !ok || away {
+			t.Errorf("Admit of another key = %v, away %v; want it admitted", ok, away)
+		}
+	}
+	if st := s.Stats(); st.Away || st.Failed != 1 || st.Err == nil || !strings.Contains(st.Err.Error(), "no such bucket") {
+		t.Errorf("the refusal is told as %+v", st)
+	}
+}
+
 // Whatever answers in the store's place, nothing is taken on its word: no memory, and no end of a wait.
 func TestAStoreThatIsNone(t *testing.T) {
 	for name, reply := range map[string]string{
@@ -177,37 +237,19 @@ func TestAStoreThatIsNone(t *testing.T) {
 		"nothing, and no wait":     "*3\r\n:0\r\n:0\r\n:0\r\n",
 		"a wait of an age":         "*3\r\n:0\r\n:9223372036854775807\r\n:5\r\n",
 		"full in an age":           "*3\r\n:1\r\n:0\r\n:9223372036854775807\r\n",
+		"a wait of five tokens":    "*3\r\n:0\r\n:5000000\r\n:5\r\n",
+		"full in two buckets":      "*3\r\n:1\r\n:0\r\n:20000000\r\n",
+		"one answer too many":      goodReply + goodReply,
+		"the key is elsewhere":     "-MOVED 1 192.0.2.1:6379\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			ln, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer ln.Close()
-			looks := 0
-			go func() {
-				for {
-					c, err := ln.Accept()
-					if err != nil {
-						return
-					}
-					r := bufio.NewReader(c)
-					for ; ; looks++ {
-						if _, err := readCommand(r); err != nil {
-							break
-						}
-						say := reply
-						if looks < 2 { // by which it is found good when it is opened
-							say = "*3\r\n:1\r\n:0\r\n:1\r\n"
-						}
-						if _, err := io.WriteString(c, say); err != nil {
-							break
-						}
-					}
-					c.Close()
+			at := imitate(t, func(n int, _ []string) string {
+				if n < 2 { // by which it is found good when it is opened
+					return goodReply
 				}
-			}()
-			s := newTestShared(t, SharedOptions{URL: "redis://" + ln.Addr().String(), PerSecond: 1, Burst: 10, Failure: Deny})
+				return reply
+			})
+			s := newTestShared(t, SharedOptions{URL: at, PerSecond: 1, Burst: 10, Failure: Deny})
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			_, ok, away := s.Admit([]byte("alice"))
@@ -237,7 +279,7 @@ func FuzzReplies(f *testing.F) {
 			if err != nil {
 				return
 			}
-			q := question{want: 5}
+			q := question{want: 5, interval: 1000, burst: 10}
 			if a, err := q.answer(n); err == nil && (a.granted > 5 || a.granted < 0 || a.wait < 0 || a.full < 0 || a.granted < 5 && a.wait == 0) {
 				t.Fatalf("%d became %+v", n, a)
 			}
