@@ -79,7 +79,7 @@ func Load(src Source) (*Identity, error) {
 func load(src Source) (*Identity, error) {
 	certPEM, keyPEM, problems, err := readPair(src)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(append(problems, err)...)
 	}
 	defer clear(keyPEM)
 	defer clear(certPEM) // may hold the key as well
@@ -109,11 +109,8 @@ func load(src Source) (*Identity, error) {
 // parse makes sense of both files, and sees to it that they belong together.
 func parse(src Source, certPEM, keyPEM []byte) (*arrangement, error) {
 	found, err := parseCertificates(src.Certificate, certPEM)
-	if err != nil {
-		return nil, err
-	}
-	key, err := parseKey(src.Key, keyPEM)
-	if err != nil {
+	key, errKey := parseKey(src.Key, keyPEM)
+	if err := errors.Join(err, errKey); err != nil {
 		return nil, err
 	}
 	a, err := arrange(src, found, key)

@@ -358,3 +358,23 @@ func FuzzPEM(f *testing.F) {
 		}
 	})
 }
+
+// A mistake in one file hides none in the other.
+func TestLoadTellsOfBothFiles(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "c.crt"), filepath.Join(dir, "c.key")
+	told := func(t *testing.T) {
+		t.Helper()
+		_, err := Load(Source{Name: "bank", Certificate: cert, Key: key})
+		if err == nil || !strings.Contains(err.Error(), cert) || !strings.Contains(err.Error(), key) {
+			t.Errorf("Load: %v; want a word on each file", err)
+		}
+	}
+	t.Run("missing", told)
+	for _, name := range []string{cert, key} {
+		if err := os.WriteFile(name, []byte("nothing\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("not PEM", told)
+}

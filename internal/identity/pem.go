@@ -33,16 +33,16 @@ func readPair(src Source) (cert, key []byte, problems []error, err error) {
 	}
 	for range 3 {
 		c, err := read(src.Certificate)
-		if err != nil {
-			return nil, nil, nil, err
+		if src.Key == src.Certificate && err != nil {
+			return nil, nil, problems, err
 		}
-		k, err := read(src.Key)
-		if err != nil {
-			return nil, nil, nil, err
+		k, errKey := read(src.Key)
+		if err := errors.Join(err, errKey); err != nil {
+			return nil, nil, problems, err
 		}
 		again, err := read(src.Certificate)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, nil, problems, err
 		}
 		if !bytes.Equal(c.Data, again.Data) {
 			continue

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"slices"
 	"sync"
 
@@ -76,17 +77,17 @@ func adminSettings(cfg *config.Config) (admin.Settings, error) {
 	if a.TLS.Certificate == "" || a.TLS.Key == "" { // one alone is not sound, and told already
 		return set, nil
 	}
+	set.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	id, err := identity.Load(identity.Source{Name: "admin.tls", Certificate: a.TLS.Certificate, Key: a.TLS.Key})
-	if err != nil {
-		return set, err
+	if err == nil {
+		set.TLS.Certificates = []tls.Certificate{id.Certificate}
 	}
-	set.TLS = &tls.Config{Certificates: []tls.Certificate{id.Certificate}, MinVersion: tls.VersionTLS12}
 	if a.TLS.ClientCA != "" {
-		clients, err := trust.Load(trust.Source{Name: "admin.tls", CA: []string{a.TLS.ClientCA}})
-		if err != nil {
-			return set, err
+		clients, errClients := trust.Load(trust.Source{Name: "admin.tls", CA: []string{a.TLS.ClientCA}})
+		if errClients == nil {
+			set.TLS.ClientCAs, set.TLS.ClientAuth = clients.Roots, tls.RequireAndVerifyClientCert
 		}
-		set.TLS.ClientCAs, set.TLS.ClientAuth = clients.Roots, tls.RequireAndVerifyClientCert
+		err = errors.Join(err, errClients)
 	}
-	return set, nil
+	return set, err
 }
