@@ -91,8 +91,8 @@ func load(src Source) (*Identity, error) {
 	id := &Identity{
 		Name:    src.Name,
 		Serial:  fmt.Sprintf("%x", leaf.SerialNumber),
-		Subject: leaf.Subject.String(),
-		Issuer:  leaf.Issuer.String(),
+		Subject: files.Visible(leaf.Subject.String()),
+		Issuer:  files.Visible(leaf.Issuer.String()),
 	}
 	id.Certificate = tls.Certificate{PrivateKey: a.key, Leaf: leaf}
 	for _, c := range slices.Concat(a.chain, a.others) {

@@ -378,3 +378,15 @@ func TestLoadTellsOfBothFiles(t *testing.T) {
 	}
 	t.Run("not PEM", told)
 }
+
+// A subject may have any character; status and check print it on terminals.
+func TestSubjectsAreEscaped(t *testing.T) {
+	cert, key := must2(issue(t, authority(t), demo.Request{CommonName: "client\x1b[2J\nmore"}).Write(t.TempDir(), "c"))(t)
+	id, err := Load(Source{Name: "bank", Certificate: cert, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(id.Subject, `client\x1b[2J\nmore`) {
+		t.Errorf("Subject = %q; want its control characters escaped", id.Subject)
+	}
+}
