@@ -557,6 +557,31 @@ func TestTLSComesAndGoesWithASettingOfTheSameAddress(t *testing.T) {
 	}
 }
 
+func TestAnswersThatAreNotReadKeepNobodyOut(t *testing.T) {
+	set := settings(t)
+	o := options()
+	answering := make(chan struct{}, maxConnections)
+	o.Metrics = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		answering <- struct{}{}
+		<-r.Context().Done()
+	})
+	s := start(t, o, set)
+	for range maxConnections {
+		c, err := net.Dial("tcp", s.Addresses()[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		<-answering
+	}
+	if got := ask(t, "tcp", s.Addresses()[0], "GET", "/livez", nil); got.status != 200 {
+		t.Errorf("GET /livez meanwhile = %d; want 200", got.status)
+	}
+}
+
 func TestFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
 	set := settings(t)
 	s := start(t, options(), set)

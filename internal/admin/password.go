@@ -63,79 +63,7 @@ const (
 	// took, times penalty, so that guessing gets a quarter of one core.
 	penalty    = 3
 	minPenalty = 50 * time.Millisecond
-
-	maxWaiting = 16 // passwords that wait to be checked
-	waitFor    = 5 * time.Second
 )
-
-// gate lets one password be checked at a time. Those who wait come through by turns: the one that came last, then the one that has waited
-// for longest. So a flood of guesses keeps nobody out who comes once: neither does it fill the queue, in which the oldest makes
-// room, nor does a password have to wait until all that came before were wrong.
-type gate struct {
-	mu      sync.Mutex
-	taken   bool
-	oldest  bool            // whose turn is next
-	waiting []chan struct{} // in the order of their coming; closed for those whose turn it is
-}
-
-func newGate() *gate { return &gate{} }
-
-// enter reports false when its turn does not come in time, or many more came meanwhile.
-func (g *gate) enter(ctx context.Context) bool {
-	g.mu.Lock()
-	if !g.taken {
-		g.taken = true
-		g.mu.Unlock()
-		return true
-	}
-	turn := make(chan struct{}, 1)
-	if len(g.waiting) == maxWaiting {
-		close(g.waiting[0])
-		g.waiting = slices.Delete(g.waiting, 0, 1)
-	}
-	g.waiting = append(g.waiting, turn)
-	g.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, waitFor)
-	defer cancel()
-	select {
-	case _, mine := <-turn:
-		return mine
-	case <-ctx.Done():
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if i := slices.Index(g.waiting, turn); i >= 0 {
-		g.waiting = slices.Delete(g.waiting, i, i+1)
-		return false
-	}
-	_, mine := <-turn // it came in that moment
-	return mine
-}
-
-// leave makes room for the next, after a while.
-func (g *gate) leave(after time.Duration) {
-	if after <= 0 {
-		g.next()
-		return
-	}
-	time.AfterFunc(after, g.next)
-}
-
-func (g *gate) next() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n := len(g.waiting)
-	if g.taken = n > 0; !g.taken {
-		return
-	}
-	i := n - 1
-	if g.oldest {
-		i = 0
-	}
-	g.oldest = !g.oldest
-	g.waiting[i] <- struct{}{}
-	g.waiting = slices.Delete(g.waiting, i, i+1)
-}
 
 // verdict is what is known about a user with a password.
 type verdict uint8
@@ -175,8 +103,8 @@ func newPasswords(users map[string]string, gate *gate) *passwords {
 	return p
 }
 
-// check takes as long for a user that does not exist as for one that does.
-func (p *passwords) check(ctx context.Context, user, password string) verdict {
+// check takes as long for a user that does not exist as for one that does. Sources, as from tells them apart, are checked by turns.
+func (p *passwords) check(ctx context.Context, from, user, password string) verdict {
 	if len(p.names) == 0 || len(password) > maxPasswordBytes {
 		return denied
 	}
@@ -184,7 +112,7 @@ func (p *passwords) check(ctx context.Context, user, password string) verdict {
 	if v, known := p.remembered(digest); known {
 		return v
 	}
-	if !p.gate.enter(ctx) {
+	if !p.gate.enter(ctx, from) {
 		return busy
 	}
 	if v, known := p.remembered(digest); known { // by the one before in the queue

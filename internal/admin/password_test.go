@@ -3,6 +3,8 @@ package admin
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -48,7 +50,7 @@ func TestHashesOfApacheAreTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPasswords(map[string]string{"ops": h}, newGate())
-	if got := p.check(t.Context(), "ops", "secret"); got != granted {
+	if got := p.check(t.Context(), "here", "ops", "secret"); got != granted {
 		t.Errorf("check() = %v; want granted", got)
 	}
 }
@@ -56,21 +58,21 @@ func TestHashesOfApacheAreTaken(t *testing.T) {
 func TestVerdictsAreRememberedForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPasswords(map[string]string{"ops": hash(t, "right")}, newGate())
-		if p.check(t.Context(), "ops", "right") != granted || p.check(t.Context(), "ops", "wrong") != denied {
+		if p.check(t.Context(), "here", "ops", "right") != granted || p.check(t.Context(), "here", "ops", "wrong") != denied {
 			t.Fatal("the first verdicts are wrong")
 		}
 		// Another hash shows whether it is asked at all.
 		p.hashes["ops"] = []byte(hash(t, "wrong"))
 		time.Sleep(deniedFor - time.Second)
-		if p.check(t.Context(), "ops", "right") != granted || p.check(t.Context(), "ops", "wrong") != denied {
+		if p.check(t.Context(), "here", "ops", "right") != granted || p.check(t.Context(), "here", "ops", "wrong") != denied {
 			t.Error("verdicts were forgotten before their time")
 		}
 		time.Sleep(time.Second)
-		if p.check(t.Context(), "ops", "wrong") != granted {
+		if p.check(t.Context(), "here", "ops", "wrong") != granted {
 			t.Errorf("a wrong password was remembered for more than %v", deniedFor)
 		}
 		time.Sleep(grantedFor) // since it was used the last time
-		if p.check(t.Context(), "ops", "right") != denied {
+		if p.check(t.Context(), "here", "ops", "right") != denied {
 			t.Errorf("a right password was remembered for more than %v", grantedFor)
 		}
 		time.Sleep(time.Second) // the wrong one gives its slot back
@@ -79,17 +81,17 @@ func TestVerdictsAreRememberedForAWhile(t *testing.T) {
 
 func TestVerdictBelongsToUserAndPasswordTogether(t *testing.T) {
 	p := newPasswords(map[string]string{"ab": hash(t, "c")}, newGate())
-	if got := p.check(t.Context(), "ab", "c"); got != granted {
+	if got := p.check(t.Context(), "here", "ab", "c"); got != granted {
 		t.Fatalf(`check("ab", "c") = %v; want granted`, got)
 	}
-	if got := p.check(t.Context(), "a", "bc"); got != denied {
+	if got := p.check(t.Context(), "here", "a", "bc"); got != denied {
 		t.Errorf(`check("a", "bc") = %v; want denied`, got)
 	}
 }
 
 func TestPasswordBeyondWhatBcryptReadsIsDenied(t *testing.T) {
 	p := newPasswords(map[string]string{"ops": hash(t, strings.Repeat("x", 72))}, newGate())
-	if got := p.check(t.Context(), "ops", strings.Repeat("x", 73)); got != denied {
+	if got := p.check(t.Context(), "here", "ops", strings.Repeat("x", 73)); got != denied {
 		t.Errorf("check() of a longer password = %v; want denied", got)
 	}
 }
@@ -102,7 +104,7 @@ func TestUnknownUsersCostWhatKnownOnesDo(t *testing.T) {
 	p := newPasswords(map[string]string{"ops": string(h)}, newGate())
 	took := func(user string) time.Duration {
 		begin := time.Now()
-		if got := p.check(t.Context(), user, "wrong"); got != denied {
+		if got := p.check(t.Context(), "here", user, "wrong"); got != denied {
 			t.Fatalf("check(%q) = %v; want denied", user, got)
 		}
 		return time.Since(begin)
@@ -113,7 +115,7 @@ func TestUnknownUsersCostWhatKnownOnesDo(t *testing.T) {
 		t.Errorf("an unknown user took %v and a known one %v", unknown, known)
 	}
 	p.gate = newGate()
-	if got := p.check(t.Context(), "nobody", "right"); got != denied {
+	if got := p.check(t.Context(), "here", "nobody", "right"); got != denied {
 		t.Errorf("an unknown user with the password of a known one = %v; want denied", got)
 	}
 }
@@ -123,7 +125,7 @@ func TestWrongPasswordsKeepTheSlotFromTheNext(t *testing.T) {
 		p := newPasswords(map[string]string{"ops": hash(t, "right")}, newGate())
 		begin := time.Now()
 		for _, guess := range []string{"a", "b", "c", "d"} {
-			if got := p.check(t.Context(), "ops", guess); got != denied {
+			if got := p.check(t.Context(), "here", "ops", guess); got != denied {
 				t.Errorf("check(%q) = %v; want denied", guess, got)
 			}
 		}
@@ -137,10 +139,10 @@ func TestWrongPasswordsKeepTheSlotFromTheNext(t *testing.T) {
 func TestFloodOfGuessesIsTurnedAwayAndPushesNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPasswords(map[string]string{"ops": hash(t, "right")}, newGate())
-		if got := p.check(t.Context(), "ops", "right"); got != granted {
+		if got := p.check(t.Context(), "here", "ops", "right"); got != granted {
 			t.Fatalf("check() = %v; want granted", got)
 		}
-		p.gate.enter(t.Context()) // somebody's check is under way, for ever
+		p.gate.enter(t.Context(), "here") // somebody's check is under way, for ever
 		var (
 			wg       sync.WaitGroup
 			mu       sync.Mutex
@@ -148,7 +150,7 @@ func TestFloodOfGuessesIsTurnedAwayAndPushesNobodyOut(t *testing.T) {
 		)
 		for i := range 10 * maxWaiting {
 			wg.Go(func() {
-				v := p.check(context.Background(), "ops", strings.Repeat("x", i%72+1))
+				v := p.check(context.Background(), "here", "ops", strings.Repeat("x", i%72+1))
 				mu.Lock()
 				defer mu.Unlock()
 				verdicts[v]++
@@ -161,7 +163,7 @@ func TestFloodOfGuessesIsTurnedAwayAndPushesNobodyOut(t *testing.T) {
 		}
 		mu.Unlock()
 		begin := time.Now()
-		if got := p.check(t.Context(), "ops", "right"); got != granted || time.Since(begin) != 0 {
+		if got := p.check(t.Context(), "here", "ops", "right"); got != granted || time.Since(begin) != 0 {
 			t.Errorf("a user known to be right = %v after %v; want granted at once", got, time.Since(begin))
 		}
 		wg.Wait()
@@ -176,19 +178,19 @@ func TestARightPasswordGetsThroughAFloodOfGuesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPasswords(map[string]string{"ops": hash(t, "right")}, newGate())
 		var wg sync.WaitGroup
-		guess := func(i int) { wg.Go(func() { p.check(context.Background(), "ops", fmt.Sprint("wrong", i)) }) }
+		guess := func(i int) { wg.Go(func() { p.check(context.Background(), "here", "ops", fmt.Sprint("wrong", i)) }) }
 		for i := range 40 {
 			guess(i)
 		}
 		synctest.Wait()
-		if got := p.check(t.Context(), "ops", "right"); got != granted {
+		if got := p.check(t.Context(), "here", "ops", "right"); got != granted {
 			t.Errorf("check() behind 40 guesses = %v; want granted", got)
 		}
 		for i := range 40 {
 			guess(100 + i)
 		}
 		time.Sleep(4 * time.Minute)
-		if got := p.check(t.Context(), "ops", "right"); got != granted {
+		if got := p.check(t.Context(), "here", "ops", "right"); got != granted {
 			t.Errorf("check() of a password in use = %v", got)
 		}
 		time.Sleep(4 * time.Minute)
@@ -197,6 +199,47 @@ func TestARightPasswordGetsThroughAFloodOfGuesses(t *testing.T) {
 		}
 		wg.Wait()
 	})
+}
+
+// Guesses that go on to come from elsewhere do not keep a source out.
+func TestSourcesOfPasswordsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPasswords(map[string]string{"ops": hash(t, "right")}, newGate())
+		var wg sync.WaitGroup
+		flood := func(round string) {
+			for i := range 10 * maxWaiting {
+				wg.Go(func() { p.check(context.Background(), "192.0.2.1", "ops", fmt.Sprint(round, i)) })
+			}
+			synctest.Wait()
+		}
+		flood("before")
+		var got verdict
+		wg.Go(func() { got = p.check(context.Background(), "192.0.2.2", "ops", "right") })
+		synctest.Wait()
+		flood("after")
+		wg.Wait()
+		if got != granted {
+			t.Errorf("check() from another source in the middle of a flood = %v; want granted", got)
+		}
+	})
+}
+
+func TestSourceOf(t *testing.T) {
+	for _, c := range []struct{ remote, local, want string }{
+		{"127.0.0.7:1", "127.0.0.1:9", "this host"},
+		{"[::1]:1", "[::1]:9", "this host"},
+		{"[::ffff:127.0.0.3]:1", "127.0.0.1:9", "this host"},
+		{"192.0.2.1:1", "192.0.2.1:9", "this host"},
+		{"192.0.2.7:1", "192.0.2.1:9", "192.0.2.7"},
+		{"[2001:db8:1:2::7]:1", "[2001:db8::1]:9", "2001:db8:1:2::/64"},
+		{"@", "", ""},
+	} {
+		local, _ := net.ResolveTCPAddr("tcp", c.local)
+		r := (&http.Request{RemoteAddr: c.remote}).WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, local))
+		if got := sourceOf(r); got != c.want {
+			t.Errorf("sourceOf(%s to %s) = %q, want %q", c.remote, c.local, got, c.want)
+		}
+	}
 }
 
 func TestVerdictsAreBounded(t *testing.T) {

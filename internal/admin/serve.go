@@ -140,32 +140,38 @@ type connections struct {
 }
 
 type connection struct {
-	since   time.Time // it is silent, or has not said all of a request
+	since   time.Time // it is silent, or has not said all of a request; or is being answered
 	answers bool      // a request is being answered
 }
 
-// add counts c in, and closes the one that makes room, if that is necessary: c itself where all others are being answered.
+// add counts c in, and closes the one that makes room, if that is necessary.
 func (h *connections) add(c net.Conn) {
 	h.mu.Lock()
-	h.of[c] = &connection{since: time.Now()}
-	silent := c
-	if len(h.of) > maxConnections {
+	var out net.Conn
+	if len(h.of) >= maxConnections {
 		for other, k := range h.of {
-			if !k.answers && k.since.Before(h.of[silent].since) {
-				silent = other
+			if out == nil || k.goesBefore(h.of[out]) {
+				out = other
 			}
 		}
-		delete(h.of, silent)
-	} else {
-		silent = nil
+		delete(h.of, out)
 	}
+	h.of[c] = &connection{since: time.Now()}
 	h.mu.Unlock()
-	if t, ok := silent.(*tls.Conn); ok {
-		silent = t.NetConn() // its goodbye could take a while
+	if t, ok := out.(*tls.Conn); ok {
+		out = t.NetConn() // its goodbye could take a while
 	}
-	if silent != nil {
-		_ = silent.Close() // the server finds out and lets go of it
+	if out != nil {
+		_ = out.Close() // the server finds out and lets go of it
 	}
+}
+
+// goesBefore reports whether k makes room rather than o. Where all are being answered, it is the one that takes longest to read that.
+func (k *connection) goesBefore(o *connection) bool {
+	if k.answers != o.answers {
+		return !k.answers
+	}
+	return k.since.Before(o.since)
 }
 
 func (h *connections) remove(c net.Conn) {
