@@ -232,18 +232,23 @@ func (p *proxy) footprint() footprint {
 	p.t.Helper()
 	// What closes the sockets of callers, and of the upstream, opens the null device when it first needs it, and keeps it.
 	const closers = 2
+	// Likewise the socket that the kernel is asked on for the owners of connections.
+	const diags = 1
 	f := footprint{goroutines: int(p.metric("go_goroutines"))}
 	dir := fmt.Sprintf("/proc/%d", p.cmd.Process.Pid)
 	open, err := os.ReadDir(dir + "/fd")
 	must(p.t, err)
-	null := 0
+	null, diag, netlink := 0, 0, p.netlink()
 	for _, fd := range open {
 		to, _ := os.Readlink(dir + "/fd/" + fd.Name())
 		if how, err := fd.Info(); err == nil && to == os.DevNull && how.Mode().Perm()&0o200 != 0 { // not what it was started with
 			null++
 		}
+		if inode, ok := strings.CutPrefix(to, "socket:["); ok && netlink[strings.TrimSuffix(inode, "]")] {
+			diag++
+		}
 	}
-	f.descriptors = len(open) - min(null, closers)
+	f.descriptors = len(open) - min(null, closers) - min(diag, diags)
 	status, err := os.ReadFile(dir + "/status")
 	must(p.t, err)
 	for lines := bufio.NewScanner(bytes.NewReader(status)); lines.Scan(); {
@@ -253,6 +258,20 @@ func (p *proxy) footprint() footprint {
 		}
 	}
 	return f
+}
+
+// netlink has the inodes of the netlink sockets that the proxy can see.
+func (p *proxy) netlink() map[string]bool {
+	p.t.Helper()
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/netlink", p.cmd.Process.Pid))
+	must(p.t, err)
+	inodes := make(map[string]bool)
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); len(f) > 0 {
+			inodes[f[len(f)-1]] = true
+		}
+	}
+	return inodes
 }
 
 // gaveBack waits until the proxy holds no more than before. Memory goes back to the system every few seconds, which only
