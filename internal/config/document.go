@@ -52,9 +52,19 @@ type statement struct {
 // flaw is a place in a file that is not TOML.
 type flaw struct {
 	problem Problem
-	header  bool   // a header was lost, and with it the keys below
-	kind    string // the first name in that header, as far as it can be read
+	lost    loss
+	kind    string // the first name in the header that was lost, as far as it can be read
 }
+
+// loss is what was not read because of a flaw.
+type loss uint8
+
+const (
+	nothing   loss = iota
+	aKey           // of the table that is open
+	aHeader        // and the keys below it
+	theOthers      // everything behind it
+)
 
 // maxFlaws bounds how often reading starts again after a flaw.
 const maxFlaws = 50
@@ -70,7 +80,7 @@ func document(file string, data []byte) (out []statement, sound bool) {
 		d.base, sound = len(mark), false
 	}
 	last := 0 // the line that the last statement began at
-	for range maxFlaws {
+	for left := maxFlaws; ; left-- {
 		d.parser.Reset(data[d.base:])
 		for d.parser.NextExpression() {
 			expr := d.parser.Expression()
@@ -89,23 +99,40 @@ func document(file string, data []byte) (out []statement, sound bool) {
 		}
 		err := d.parser.Error()
 		if err == nil {
-			break
+			return out, sound
 		}
 		sound = false
-		problem := d.syntax(err)
-		at := problem.Origin.Line
-		f := &flaw{problem: *problem}
-		if line := bytes.TrimLeft(d.line(data, at), " \t"); bytes.HasPrefix(line, []byte("[")) {
-			f.header, f.kind = true, firstName(string(line))
+		f := &flaw{problem: *d.syntax(err), lost: aKey}
+		at := f.problem.Origin.Line
+		header := strings.TrimLeft(string(d.line(data, at)), " \t")
+		isHeader := strings.HasPrefix(header, "[")
+		next := d.resume(data, last, at, isHeader)
+		switch {
+		case left == 1:
+			f.lost, next = theOthers, 0
+		case isHeader && (next == 0 || next > at):
+			f.lost, f.kind = aHeader, firstName(header)
+		}
+		if strings.Contains(f.problem.Fact, "not terminated") {
+			f.problem.Origin = d.begin(data, last+1, f.problem.Origin)
 		}
 		out = append(out, statement{flaw: f})
-		next := d.resume(data, last, at, f.header)
 		if next == 0 {
-			break
+			return out, sound
 		}
 		d.base, last = d.lines[next-1], next-1
 	}
-	return out, sound
+}
+
+// begin is the place, from a line on, of the quotes that begin a text of several
+// lines; its end is what the parser looked for in vain.
+func (d *reading) begin(data []byte, line int, end Origin) Origin {
+	for n := line; n <= end.Line; n++ {
+		if i := max(bytes.Index(d.line(data, n), []byte(`"""`)), bytes.Index(d.line(data, n), []byte("'''"))); i >= 0 {
+			return Origin{File: d.file, Line: n, Column: i + 1}
+		}
+	}
+	return end
 }
 
 // resume is the line at which reading goes on after a flaw in line at, 0 if
@@ -114,11 +141,15 @@ func document(file string, data []byte) (out []statement, sound bool) {
 func (d *reading) resume(data []byte, last, at int, header bool) int {
 	const name = `[ \t]*([A-Za-z0-9_-]+|"[^"\\]*")[ \t]*`
 	wholeHeader := regexp.MustCompile(`^[ \t]*\[` + `(\[` + name + `(\.` + name + `)*\]|` + name + `(\.` + name + `)*)` + `\][ \t]*(#.*)?$`)
+	headerStart := regexp.MustCompile(`^[ \t]*\[\[?[ \t]*[A-Za-z0-9_-]`)
 	keyStart := regexp.MustCompile(`^` + name + `(\.` + name + `)*=`)
 	begun := d.place(d.base).Line // reading from here came to the flaw
 	for n := max(last, begun-1) + 1; n <= len(d.lines); n++ {
 		line := d.line(data, n)
-		if n > begun && wholeHeader.Match(line) || n > at && !header && keyStart.Match(line) {
+		switch {
+		case n > begun && wholeHeader.Match(line),
+			n > at && headerStart.Match(line), // perhaps a flaw of its own
+			n > at && !header && keyStart.Match(line):
 			return n
 		}
 	}
@@ -359,8 +390,10 @@ func (d *reading) syntax(err error) *Problem {
 	switch {
 	case strings.HasPrefix(p.Fact, "strings must be quoted"), strings.HasPrefix(p.Fact, "unexpected character"), strings.HasPrefix(p.Fact, "expected keyword"):
 		p.Hint = `strings stand in quotes, as in key = "value"`
-	case strings.HasPrefix(p.Fact, "basic strings cannot have new lines"), strings.HasPrefix(p.Fact, "unterminated"):
+	case strings.Contains(p.Fact, "strings cannot have new lines"), strings.HasPrefix(p.Fact, "unterminated"):
 		p.Hint = "close the quotes on the same line"
+	case strings.HasPrefix(p.Fact, "expected ',' or ']'"), strings.HasPrefix(p.Fact, "array is incomplete"):
+		p.Hint = `a list has commas between its values and ends in "]"`
 	case strings.HasPrefix(p.Fact, "expected '=' after key"):
 		p.Hint = `write key = "value", or [table] in brackets`
 	}

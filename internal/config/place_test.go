@@ -106,3 +106,12 @@ func TestNamesOfFilesAreEscaped(t *testing.T) {
 		t.Errorf("shown = %q, want the name with its bytes escaped", shown.String())
 	}
 }
+
+// Beyond a bound, flaws are not told one by one, and nothing is concluded from what was not read.
+func TestReadingEndsAfterManyFlaws(t *testing.T) {
+	dir := folderWith(t, map[string]string{"config.toml": strings.Repeat("[limits\n", 2*maxFlaws) + smallest})
+	_, problems := Read(filepath.Join(dir, "config.toml"), Options{})
+	if len(problems) != maxFlaws {
+		t.Errorf("%d problems, want %d; the last is %v", len(problems), maxFlaws, problems[len(problems)-1])
+	}
+}

@@ -92,9 +92,10 @@ func (r *reader) misnamed(at Origin, path []string) {
 func (r *reader) flawed(f *flaw, table []string) {
 	r.problems = append(r.problems, f.problem)
 	switch _, known := r.schema.children[f.kind]; {
-	case !f.header && table != nil:
+	case f.lost == nothing:
+	case f.lost == aKey && table != nil:
 		r.doubt(table[:min(2, len(table))])
-	case f.header && known:
+	case f.lost == aHeader && known:
 		r.doubt([]string{f.kind})
 	default:
 		r.doubt(nil)
@@ -114,7 +115,7 @@ func (r *reader) read(folder string, doc []statement) {
 	for _, s := range doc {
 		if s.flaw != nil {
 			r.flawed(s.flaw, table)
-			usable = usable && !s.flaw.header
+			usable = usable && s.flaw.lost != aHeader
 			continue
 		}
 		if !s.header {
