@@ -38,170 +38,175 @@ func Classify(p Phase, err error) *Fault {
 	if f, ok := errors.AsType[*Fault](err); ok {
 		return f
 	}
-	t, detail := classify(p, err)
-	f := New(t, err)
-	f.Detail = detail
+	c := classify(p, err)
+	f := New(c.token, err)
+	f.Detail, f.Fix = c.detail, c.fix
 	return f
 }
 
-func classify(p Phase, err error) (t Token, detail string) {
+// cause is one of the reasons that a token stands for. Where detail and fix are empty, the token's summary and fix say it.
+type cause struct {
+	token       Token
+	detail, fix string
+}
+
+func classify(p Phase, err error) cause {
 	if errors.Is(err, context.Canceled) {
-		return CallerGone, ""
+		return cause{token: CallerGone}
 	}
-	if t, detail, ok := classifyDNS(err); ok {
-		return t, detail
+	if c, ok := classifyDNS(err); ok {
+		return c
 	}
-	if t, detail, ok := classifyCertificate(err, time.Now()); ok {
-		return t, detail
+	if c, ok := classifyCertificate(err, time.Now()); ok {
+		return c
 	}
-	if t, detail, ok := classifyTLS(p, err); ok {
-		return t, detail
+	if c, ok := classifyTLS(p, err); ok {
+		return c
 	}
-	if t, detail, ok := classifySyscall(p, err); ok {
-		return t, detail
+	if c, ok := classifySyscall(p, err); ok {
+		return c
 	}
 	if isTimeout(err) {
-		return timeoutOf(p), ""
+		return cause{token: timeoutOf(p)}
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return endOf(p)
 	}
 	if _, ok := errors.AsType[*net.AddrError](err); ok {
-		return ConfigurationError, "The upstream's address cannot be used; correct the upstream's url."
+		return cause{ConfigurationError, "The upstream's address cannot be used.", "Correct the upstream's url."}
 	}
-	return unknownIn(p), ""
+	return cause{token: unknownIn(p)}
 }
 
-func classifyDNS(err error) (t Token, detail string, ok bool) {
+func classifyDNS(err error) (c cause, ok bool) {
 	e, ok := errors.AsType[*net.DNSError](err)
 	switch {
 	case !ok:
-		return "", "", false
+		return cause{}, false
 	case e.IsTimeout:
-		return DNSTimeout, "", true
+		return cause{token: DNSTimeout}, true
 	case e.IsNotFound:
-		return DNSError, "The upstream's host name does not exist or has no address; check the host in the upstream's url.", true
+		return cause{DNSError, "The upstream's host name does not exist or has no address.", "Check the host in the upstream's url."}, true
 	case e.IsTemporary:
-		return DNSError, "The DNS server failed to resolve the upstream's host name; check this host's resolver.", true
+		return cause{DNSError, "The DNS server failed to resolve the upstream's host name.", "Check this host's resolver, and the DNS servers that it asks."}, true
 	default:
-		return DNSError, "", true
+		return cause{token: DNSError}, true
 	}
 }
 
 // classifyCertificate names what x509 found wrong with the server's chain at now.
-func classifyCertificate(err error, now time.Time) (t Token, detail string, ok bool) {
+func classifyCertificate(err error, now time.Time) (c cause, ok bool) {
 	if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
-		t, detail = invalidCertificate(e, now)
-		return t, detail, true
+		return invalidCertificate(e, now), true
 	}
 	if e, ok := errors.AsType[x509.HostnameError](err); ok {
 		if c := e.Certificate; c != nil && len(c.DNSNames)+len(c.IPAddresses)+len(c.EmailAddresses)+len(c.URIs) == 0 {
-			return ServerNameMismatch, "The upstream's certificate carries no subject alternative name, and its common name does not count; the upstream needs a certificate with one.", true
+			return cause{ServerNameMismatch, "The upstream's certificate carries no subject alternative name, and its common name does not count.", "The upstream's operator must install a certificate with a subject alternative name."}, true
 		}
-		return ServerNameMismatch, "", true
+		return cause{token: ServerNameMismatch}, true
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return ServerCertificateUntrusted, "", true
+		return cause{token: ServerCertificateUntrusted}, true
 	}
 	if _, ok := errors.AsType[x509.SystemRootsError](err); ok {
-		return ConfigurationError, "The system's root certificates could not be loaded; install ca-certificates, or set ca in the trust bundle.", true
+		return cause{ConfigurationError, "The system's root certificates could not be loaded.", "Install ca-certificates, or set ca in the trust bundle."}, true
 	}
 	if _, ok := errors.AsType[x509.UnhandledCriticalExtension](err); ok {
-		return ServerCertificateInvalid, "The upstream's certificate has a critical extension that is not understood here, so it must not be accepted.", true
+		return cause{ServerCertificateInvalid, "The upstream's certificate has a critical extension that is not understood here, so it must not be accepted.", "The upstream's operator must have a certificate issued without that extension, or with it not critical."}, true
 	}
 	if _, ok := errors.AsType[x509.InsecureAlgorithmError](err); ok {
-		return ServerCertificateInvalid, "The upstream's certificate is signed with an algorithm that is no longer safe; the upstream needs a new certificate.", true
+		return cause{ServerCertificateInvalid, "The upstream's certificate is signed with an algorithm that is no longer safe.", "The upstream's operator must have the certificate issued anew, signed with SHA-256 or better."}, true
 	}
 	if _, ok := errors.AsType[x509.ConstraintViolationError](err); ok {
-		return ServerCertificateInvalid, "A certificate in the upstream's chain was issued by one that must not issue certificates.", true
+		return cause{ServerCertificateInvalid, "A certificate in the upstream's chain was issued by one that must not issue certificates.", "The upstream's operator must install a certificate that an authority has issued."}, true
 	}
 	if errors.Is(err, x509.ErrUnsupportedAlgorithm) {
-		return ServerCertificateInvalid, "The upstream's certificate uses an algorithm that is not supported here.", true
+		return cause{ServerCertificateInvalid, "The upstream's certificate uses an algorithm that is not supported here.", "The upstream's operator must install a certificate with an RSA, ECDSA or Ed25519 key."}, true
 	}
 	// Some other reason of VerifyConnection's or of crypto/tls's own check.
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return ServerCertificateInvalid, "", true
+		return cause{token: ServerCertificateInvalid}, true
 	}
-	return "", "", false
+	return cause{}, false
 }
 
-func invalidCertificate(e x509.CertificateInvalidError, now time.Time) (t Token, detail string) {
+func invalidCertificate(e x509.CertificateInvalidError, now time.Time) cause {
 	switch e.Reason {
 	case x509.Expired: // also says: not yet valid
 		if e.Cert != nil && now.Before(e.Cert.NotBefore) ||
 			e.Cert == nil && strings.Contains(e.Detail, "is before") {
-			return ServerCertificateNotYetValid, ""
+			return cause{token: ServerCertificateNotYetValid}
 		}
-		return ServerCertificateExpired, ""
+		return cause{token: ServerCertificateExpired}
 	case x509.IncompatibleUsage:
-		return ServerCertificateInvalid, "The upstream's certificate is not meant for servers: its extended key usage lacks serverAuth."
+		return cause{ServerCertificateInvalid, "The upstream's certificate is not meant for servers: its extended key usage lacks serverAuth.", "The upstream's operator must have a certificate issued with serverAuth in its extended key usage."}
 	case x509.NotAuthorizedToSign:
-		return ServerCertificateInvalid, "A certificate in the upstream's chain was issued by one that is no certificate authority."
+		return cause{ServerCertificateInvalid, "A certificate in the upstream's chain was issued by one that is no certificate authority.", "The upstream's operator must install a chain of certificate authorities, each with CA:TRUE."}
 	case x509.TooManyIntermediates:
-		return ServerCertificateInvalid, "The upstream's certificate chain is longer than one of its authorities allows."
+		return cause{ServerCertificateInvalid, "The upstream's certificate chain is longer than one of its authorities allows.", "The upstream's operator must have the certificate issued by an authority whose path length permits it."}
 	case x509.CANotAuthorizedForThisName, x509.UnconstrainedName:
-		return ServerCertificateInvalid, "The upstream's certificate carries a name that its authority is not allowed to certify."
+		return cause{ServerCertificateInvalid, "The upstream's certificate carries a name that its authority is not allowed to certify.", "The upstream's operator must have it issued by an authority whose name constraints permit that name."}
 	case x509.CANotAuthorizedForExtKeyUsage:
-		return ServerCertificateInvalid, "The authority that issued the upstream's certificate is not allowed to issue it for servers."
+		return cause{ServerCertificateInvalid, "The authority that issued the upstream's certificate is not allowed to issue it for servers.", "The upstream's operator must have it issued by an authority for servers."}
 	case x509.TooManyConstraints:
-		return ServerCertificateInvalid, "The upstream's certificate chain has more name constraints than can be checked."
+		return cause{ServerCertificateInvalid, "The upstream's certificate chain has more name constraints than can be checked.", "The upstream's operator must use an authority with fewer name constraints."}
 	case x509.NameConstraintsWithoutSANs:
-		return ServerNameMismatch, "The upstream's certificate carries no subject alternative name, which its authority's name constraints ask for."
+		return cause{ServerNameMismatch, "The upstream's certificate carries no subject alternative name, which its authority's name constraints ask for.", "The upstream's operator must install a certificate with a subject alternative name."}
 	case x509.NameMismatch:
-		return ServerCertificateInvalid, "The names of subject and issuer in the upstream's certificate chain do not fit together."
+		return cause{ServerCertificateInvalid, "The names of subject and issuer in the upstream's certificate chain do not fit together.", "The upstream's operator must install the certificates of one chain, the leaf first."}
 	case x509.NoValidChains:
-		return ServerCertificateUntrusted, ""
+		return cause{token: ServerCertificateUntrusted}
 	default:
-		return ServerCertificateInvalid, ""
+		return cause{token: ServerCertificateInvalid}
 	}
 }
 
-func classifySyscall(p Phase, err error) (t Token, detail string, ok bool) {
+func classifySyscall(p Phase, err error) (c cause, ok bool) {
 	e, ok := errors.AsType[syscall.Errno](err)
 	if !ok {
-		return "", "", false
+		return cause{}, false
 	}
 	switch e {
 	case syscall.ECONNREFUSED:
-		return ConnectionRefused, "", true
+		return cause{token: ConnectionRefused}, true
 	case syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED, syscall.ENOTCONN:
-		t, detail = endOf(p)
-		if t == ResponseTruncated {
-			t = ResponseReset
+		c = endOf(p)
+		if c.token == ResponseTruncated {
+			c.token = ResponseReset
 		}
-		return t, detail, true
+		return c, true
 	case syscall.ETIMEDOUT:
 		if p == PhaseSend || p == PhaseReceive {
-			return ResponseReset, "The upstream's host stopped answering in the middle of the exchange.", true
+			return cause{ResponseReset, "The upstream's host stopped answering in the middle of the exchange.", "Check the network between this host and the upstream; the request may or may not have been acted on."}, true
 		}
-		return timeoutOf(p), "", true
+		return cause{token: timeoutOf(p)}, true
 	case syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EAFNOSUPPORT:
-		return NetworkUnreachable, "", true
+		return cause{token: NetworkUnreachable}, true
 	case syscall.EACCES, syscall.EPERM:
-		return NetworkUnreachable, "This host does not allow the connection; check its firewall and the unit's IPAddressAllow=.", true
+		return cause{NetworkUnreachable, "This host does not allow the connection.", "Check its firewall and the unit's IPAddressAllow=."}, true
 	case syscall.EADDRNOTAVAIL:
 		if toIPv6(err) { // what an IPv6 address leads to where IPv6 is off
-			return NetworkUnreachable, "This host has no IPv6 address from which the upstream's could be reached, or no free port for it.", true
+			return cause{NetworkUnreachable, "This host has no IPv6 address from which the upstream's could be reached, or no free port for it.", "Give this host an IPv6 address, or have the upstream's name resolve to IPv4 addresses."}, true
 		}
-		return InternalError, "This host has no free local port for another connection; lower pool.max_active or keep more idle connections.", true
+		return cause{InternalError, "This host has no free local port for another connection.", "Lower pool.max_active, or keep more idle connections."}, true
 	case syscall.EMFILE, syscall.ENFILE:
-		return InternalError, "The proxy has no file descriptor left for another connection; raise the unit's LimitNOFILE= or lower limits.max_connections.", true
+		return cause{InternalError, "The proxy has no file descriptor left for another connection.", "Raise the unit's LimitNOFILE=, or lower limits.max_connections."}, true
 	case syscall.ENOBUFS, syscall.ENOMEM:
-		return InternalError, "This host has no memory left for another connection.", true
+		return cause{InternalError, "This host has no memory left for another connection.", "Find out what takes this host's memory."}, true
 	case syscall.EBADF, syscall.ENOTSOCK, syscall.EFAULT, syscall.EISCONN, syscall.EALREADY, syscall.EINPROGRESS, syscall.EINTR, syscall.EAGAIN:
-		return "", "", false // mistakes of ours, and no failures
+		return cause{}, false // mistakes of ours, and no failures
 	}
 	// The network has many more reasons, and the system reports each in a way of its own.
 	switch p {
 	case PhaseResolve, PhaseConnect:
 		if e == syscall.EINVAL {
-			return NetworkUnreachable, "The system refuses the upstream's address as it is; a link-local IPv6 address, for one, does not say of which interface it is.", true
+			return cause{NetworkUnreachable, "The system refuses the upstream's address as it is; a link-local IPv6 address, for one, does not say of which interface it is.", "Write a name or a global address."}, true
 		}
-		return NetworkUnreachable, "", true
+		return cause{token: NetworkUnreachable}, true
 	case PhaseHandshake:
-		return ConnectionReset, "", true
+		return cause{token: ConnectionReset}, true
 	default:
-		return ResponseReset, "", true
+		return cause{token: ResponseReset}, true
 	}
 }
 
@@ -240,19 +245,18 @@ func timeoutOf(p Phase) Token {
 }
 
 // endOf names the upstream's closing the connection too early.
-func endOf(p Phase) (t Token, detail string) {
+func endOf(p Phase) cause {
 	switch p {
 	case PhaseResolve:
-		return DNSError, ""
+		return cause{token: DNSError}
 	case PhaseConnect:
-		return ConnectionReset, ""
+		return cause{token: ConnectionReset}
 	case PhaseHandshake:
-		return ConnectionReset, "The upstream closed the connection during the TLS handshake without giving a reason; " +
-			"servers do so when they do not know the server name or do not like the client certificate."
+		return cause{ConnectionReset, "The upstream closed the connection during the TLS handshake without giving a reason; servers do so when they do not know the server name or do not like the client certificate.", "Look into the upstream's log; check server_name, and which client certificate is registered there."}
 	case PhaseSend:
-		return ResponseReset, ""
+		return cause{token: ResponseReset}
 	default:
-		return ResponseTruncated, ""
+		return cause{token: ResponseTruncated}
 	}
 }
 

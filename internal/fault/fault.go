@@ -15,6 +15,7 @@ type Fault struct {
 	Token      Token
 	Status     int           // what the caller is answered; 499: it is gone, nothing is sent
 	Detail     string        // one sentence for the caller, nothing secret; "": Token.Summary()
+	Fix        string        // likewise, what to do; "": Token.Fix()
 	RetryAfter time.Duration // 0: the caller is not told when to come back
 	Err        error         // for the log only; may be nil
 }
@@ -29,6 +30,21 @@ func (f *Fault) WithDetail(detail string) *Fault {
 	g := *f
 	g.Detail = detail
 	return &g
+}
+
+// WithFix returns a copy of f that says what to do, where that of its token does not fit the detail.
+func (f *Fault) WithFix(fix string) *Fault {
+	g := *f
+	g.Fix = fix
+	return &g
+}
+
+// ToDo says in one sentence what to do about it.
+func (f *Fault) ToDo() string {
+	if f.Fix != "" {
+		return f.Fix
+	}
+	return f.Token.Fix()
 }
 
 // Error is for the log: the token, then the cause.
@@ -63,7 +79,7 @@ func (f *Fault) AppendProblem(dst []byte, requestID string) []byte {
 	dst = append(dst, `","blame":"`...)
 	dst = append(dst, e.blame.String()...)
 	dst = append(dst, `","fix":`...)
-	dst = appendString(dst, e.fix)
+	dst = appendString(dst, f.ToDo())
 	if requestID != "" {
 		dst = append(dst, `,"request_id":`...)
 		dst = appendString(dst, requestID)

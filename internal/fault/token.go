@@ -42,6 +42,7 @@ const (
 	ConnectionLimit              Token = "connection_limit"
 	Draining                     Token = "draining"
 	InternalError                Token = "internal_error"
+	TrustBundleUnfit             Token = "trust_bundle_unfit"
 )
 
 // Faults of the upstream, or of the way to it.
@@ -270,6 +271,9 @@ var vocabulary = [...]entry{
 	{TransferCodingNotSupported, 501, Caller, "http_request_error",
 		"The request uses a transfer coding other than chunked.",
 		"Send the body with Content-Length or with \"Transfer-Encoding: chunked\"."},
+	{TrustBundleUnfit, 502, Proxy, "tls_certificate_error",
+		"A certificate in our trust bundle cannot vouch for the upstream's, which was issued by it.",
+		"Replace the authority's certificate in the ca of the trust bundle that the log names, and reload."},
 	{TunnelIdleTimeout, 408, Caller, "connection_read_timeout",
 		"Nothing passed the tunnel in either direction for longer than timeout.tunnel_idle.",
 		"Have the program send a ping more often than that, or raise timeout.tunnel_idle."},

@@ -39,6 +39,7 @@ func kinds() map[string]kind {
 		"server_key_too_weak":              handshake,
 		"server_name_mismatch":             handshake,
 		"server_pin_mismatch":              handshake,
+		"trust_bundle_unfit":               handshake,
 		"client_ca_unknown":                handshake,
 		"client_certificate_expired":       handshake,
 		"client_certificate_not_yet_valid": handshake,

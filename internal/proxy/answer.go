@@ -149,7 +149,8 @@ func (x *session) turnAway(limit string) {
 	x.metrics.Refused(metrics.RefusedByLimit)
 	defer x.server.refusing.Add(-1)
 	if x.server.refusing.Add(1) <= mostRefusing {
-		f := fault.New(fault.ConnectionLimit, nil).WithDetail("As many connections are open as " + limit + " allows.")
+		f := fault.New(fault.ConnectionLimit, nil).WithDetail("As many connections are open as " + limit + " allows.").
+			WithFix("Reuse connections, or raise " + limit + ".")
 		f.RetryAfter = time.Second
 		w := x.working()
 		w.exchange = exchange{start: time.Now(), counts: x.policy.Unrouted, last: true}

@@ -25,7 +25,8 @@ func attribute(f *fault.Fault, silent time.Duration) *fault.Fault {
 		return f // whatever the caller does, it does not do this
 	case fault.RequestTimeout:
 		return fault.New(fault.RequestBodyTimeout, f.Err).
-			WithDetail("The request's body had not arrived when the time for the exchange, timeout.request, was over.")
+			WithDetail("The request's body had not arrived when the time for the exchange, timeout.request, was over.").
+			WithFix("Send the body faster, or raise the upstream's timeout.request.")
 	case fault.ResponseBodyTimeout:
 		return fault.New(fault.RequestBodyTimeout, f.Err)
 	}
@@ -33,7 +34,8 @@ func attribute(f *fault.Fault, silent time.Duration) *fault.Fault {
 		return f
 	}
 	return fault.New(fault.RequestBodyTimeout, errors.Join(errHungUp, f.Err)).
-		WithDetail("The upstream ended the connection while it waited for the rest of the request's body.")
+		WithDetail("The upstream ended the connection while it waited for the rest of the request's body.").
+		WithFix("Send the body without pauses: the upstream waits for it less long than timeout.idle.")
 }
 
 var errHungUp = errors.New("the upstream did not wait any longer for the request's body")

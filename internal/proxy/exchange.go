@@ -314,6 +314,7 @@ func (x *session) rate(r *snapshot.Rate) *fault.Fault {
 	if r.ByDefault {
 		f.Detail = fmt.Sprintf("The rate limit with the key %q is used up; it is the default, which %s changes.", r.Key, r.Setting)
 	}
+	f.Fix = fmt.Sprintf("Wait as long as Retry-After says, or raise %s.requests_per_second and %[1]s.burst.", r.Setting)
 	return f
 }
 
@@ -366,6 +367,7 @@ func (x *session) full(limit string) *fault.Fault {
 	f := fault.New(fault.ConcurrencyLimit, nil)
 	f.RetryAfter = time.Second
 	f.Detail = fmt.Sprintf("As many requests as %s allows are in progress, and no place was to be had within limits.queue_timeout.", limit)
+	f.Fix = "Send fewer requests at once, or raise " + limit + " or limits.queue_timeout."
 	return f
 }
 
@@ -448,7 +450,7 @@ func (x *session) record(now time.Time, d time.Duration) {
 	}
 	if f := e.fault; f != nil {
 		rec.Fault, rec.Blame, rec.Err = string(f.Token), f.Token.Blame().String(), f.Err
-		rec.Summary, rec.Fix = f.Token.Summary(), f.Token.Fix()
+		rec.Summary, rec.Fix = f.Token.Summary(), f.ToDo()
 		if f.Detail != "" {
 			rec.Summary = f.Detail
 		}

@@ -159,9 +159,11 @@ func (x *session) dial(ctx context.Context) (*upstream.Conn, *fault.Fault) {
 		e.connectBy = time.Time{}
 		return c, nil
 	case errors.Is(f.Err, errTryTimeout):
-		return nil, f.WithDetail("No connection to the upstream came about within retry.try_timeout.")
+		return nil, f.WithDetail("No connection to the upstream came about within retry.try_timeout.").
+			WithFix("Check the way to the upstream, or raise retry.try_timeout.")
 	case errors.Is(f.Err, errConnectBudget):
-		return nil, f.WithDetail("No connection to the upstream came about within timeout.connect and timeout.tls_handshake together, all tries included.")
+		return nil, f.WithDetail("No connection to the upstream came about within timeout.connect and timeout.tls_handshake together, all tries included.").
+			WithFix("Check the way to the upstream and that its port speaks TLS, or raise timeout.connect or timeout.tls_handshake.")
 	}
 	return nil, f
 }
@@ -315,7 +317,8 @@ func (x *session) headless(unanswered bool, err error) *fault.Fault {
 	if why := x.reason(); why.cancelled() {
 		f := why.fault()
 		if t := e.route.Upstream; why == cancelHeader && e.tryEnds != 0 && !e.streamed && t.Retry().TryTimeout < t.Timeout().ResponseHeader {
-			f = f.WithDetail("The upstream took the request but did not answer within retry.try_timeout.")
+			f = f.WithDetail("The upstream took the request but did not answer within retry.try_timeout.").
+				WithFix("Find out what holds the upstream up, or raise retry.try_timeout.")
 		}
 		return f
 	}

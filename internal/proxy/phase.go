@@ -119,7 +119,8 @@ func (p phase) fault() *fault.Fault {
 			WithDetail("All connections were in use, and others waited for a place while the rest of this request's head was awaited.")
 	case cancelSend:
 		return fault.New(fault.RequestTimeout, errors.New("the upstream stopped taking the request's body")).
-			WithDetail("The upstream stopped taking the request's body for longer than timeout.idle.")
+			WithDetail("The upstream stopped taking the request's body for longer than timeout.idle.").
+			WithFix("Find out why the upstream does not read, or raise timeout.idle.")
 	case cancelUpload:
 		return fault.New(fault.RequestBodyTimeout, nil)
 	case cancelHeader:

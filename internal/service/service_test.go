@@ -208,6 +208,14 @@ func TestCheckReportsEveryFile(t *testing.T) {
 	}
 }
 
+// Certificates that never expire are valid to the end of the year 9999.
+func TestDaysLeftOfWhatNeverExpires(t *testing.T) {
+	now := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
+	if got := daysLeft(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), now); got != 2912108 {
+		t.Errorf("daysLeft = %d", got)
+	}
+}
+
 func TestDaysLeft(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, tt := range []struct {

@@ -127,12 +127,16 @@ type LimitStatus struct {
 // daysLeft counts whole days from now until t: 0 on the last day, negative
 // from the moment of expiry.
 func daysLeft(t, now time.Time) int {
-	left := t.Sub(now)
-	days := int(left / (24 * time.Hour))
-	if left < 0 {
+	const day = 24 * 60 * 60
+	left := t.Unix() - now.Unix() // a time.Duration ends after 292 years
+	if t.Nanosecond() < now.Nanosecond() {
+		left--
+	}
+	days := left / day
+	if left%day < 0 {
 		days--
 	}
-	return days
+	return int(days)
 }
 
 // Status is what /status answers now.

@@ -139,6 +139,10 @@ func (b *Bundle) build(certs []*x509.Certificate, now time.Time) ([]chain, error
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
+		if f := b.explain(certs, now); f != nil {
+			f.Err = fmt.Errorf("%w: %w", f.Err, err)
+			return nil, f
+		}
 		return nil, fmt.Errorf("verify the certificate of %q, issued by %q, with trust bundle %q: %w", certs[0].Subject, certs[0].Issuer, b.Name, err)
 	}
 	var chains []chain

@@ -196,7 +196,8 @@ func (e *Endpoint) connectFault(err error) *fault.Fault {
 		return f
 	case refusal.Status == 407:
 		return fault.New(fault.ConfigurationError, err).
-			WithDetail("The HTTP proxy on the way to the upstream does not accept us; correct the upstream's proxy and proxy_password_file.")
+			WithDetail("The HTTP proxy on the way to the upstream does not accept us.").
+			WithFix("Correct the upstream's proxy and proxy_password_file.")
 	case refusal.Status == 504:
 		return fault.New(fault.ConnectionTimeout, err).
 			WithDetail("The HTTP proxy on the way to the upstream got no connection to it in time.")

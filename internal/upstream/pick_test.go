@@ -550,7 +550,7 @@ func TestFaultsOfAProxy(t *testing.T) {
 				}
 			})
 			fa := dialFault(t, f.pick(t, new(Tried), Abandoned))
-			if fa.Token != c.want || !strings.Contains(fa.Detail, c.detail) {
+			if fa.Token != c.want || !strings.Contains(fa.Detail+" "+fa.Fix, c.detail) {
 				t.Errorf("fault = %v with %q, want %s with %q", fa, fa.Detail, c.want, c.detail)
 			}
 			if strings.Contains(fa.Error(), "secret") || strings.Contains(fa.Error(), "c2VjcmV0") {
@@ -587,7 +587,7 @@ func TestBrokenAnswersOfAProxy(t *testing.T) {
 			})
 			f := newFleet(t, 1, nil, func(f *fleet, o *Options) { o.Proxy = proxyAt(t, "http://"+address, "") })
 			fa := dialFault(t, f.pick(t, new(Tried), Abandoned))
-			if fa.Token != c.want || !strings.Contains(fa.Detail, c.detail) {
+			if fa.Token != c.want || !strings.Contains(fa.Detail+" "+fa.Fix, c.detail) {
 				t.Errorf("fault = %v with %q, want %s with %q", fa, fa.Detail, c.want, c.detail)
 			}
 		})
