@@ -44,12 +44,14 @@ func (v *validation) at(path ...string) Origin {
 func (v *validation) set(path ...string) bool { return v.settings[dotted(path)] != nil }
 
 // fine reports whether no value of the keys was refused.
-func (v *validation) fine(path ...string) bool { return !v.unusable[dotted(path)] }
+func (v *validation) fine(path ...string) bool {
+	return len(v.unusable) == 0 || !v.unusable[dotted(path)] // it is asked for each key of each route
+}
 
 // known reports whether the key has the value that was meant for it: it is set
 // to a usable one, or left out of a table in which nothing was misread.
 func (v *validation) known(path ...string) bool {
-	return v.fine(path...) && (v.set(path...) || v.understood(path...))
+	return len(v.unusable)+len(v.doubtful) == 0 || v.fine(path...) && (v.set(path...) || v.understood(path...))
 }
 
 func (v *validation) wrong(path []string, fact, hint string) {
