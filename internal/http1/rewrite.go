@@ -115,7 +115,7 @@ func (r *Request) Append(dst []byte, w *RequestRewrite) []byte {
 	if r.Expect100 {
 		dst = append(dst, "Expect: 100-continue\r\n"...)
 	}
-	if w.Edits != nil && string(r.Method) != "TRACE" { // whose answer shows its sender what came, secrets of the operator's included
+	if w.Edits != nil && !echoes(r.Method) {
 		dst = append(dst, w.Edits.lines...)
 	}
 	trailers := r.acceptsTrailers()
@@ -296,4 +296,10 @@ func (h *Head) passes(id ID) bool {
 		}
 	}
 	return false
+}
+
+// echoes reports whether a server answers the method with what the request carries: TRACE, and TRACK on Windows. Secrets that the operator
+// adds are not for the caller's eyes.
+func echoes(method []byte) bool {
+	return len(method) == 5 && (equalFold(method, "trace") || equalFold(method, "track"))
 }

@@ -17,7 +17,7 @@ type compiledRule struct {
 	methods  []string
 
 	strip, add string
-	below      string // no reading of the path that is sent leaves that, escapes resolved; "" where add is
+	below      string // no reading of the path that is sent leaves that, escapes resolved; "" where the path is sent as it came, or nothing of the prefix is left
 }
 
 func compileRule(r Rule) (compiledRule, error) {
@@ -38,6 +38,8 @@ func compileRule(r Rule) (compiledRule, error) {
 		if err := checkPrefix(c.add); err != nil {
 			return c, fmt.Errorf("added prefix %q: %w", r.AddPrefix, err)
 		}
+	}
+	if c.strip+c.add != "" {
 		rest, _ := strings.CutPrefix(c.prefix, c.strip)
 		c.below = decoded.of(c.add + rest)
 	}
@@ -106,13 +108,16 @@ func checkPrefix(prefix string) error {
 	if strings.ContainsAny(decoded, ";?#\x00") {
 		return errors.New(`holds ";", "?", "#" or NUL, where some servers end a segment or the path`)
 	}
+	if len(narrow(nil, []byte(decoded))) != len(decoded) {
+		return errors.New("holds a full-width character or an overlong or %u escape, which some servers read as ASCII")
+	}
 	for segment := range strings.SplitSeq(decoded, "/") {
-		if strings.HasSuffix(segment, " ") || strings.HasSuffix(segment, ".") && strings.Trim(segment, ".") != "" {
-			return errors.New("holds a segment that ends in a dot or a blank, which some servers cut off")
-		}
 		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
 			return errors.New(`holds a "." or ".." segment, which servers resolve`)
 		}
+	}
+	if len(trim(nil, []byte(decoded))) != len(decoded) {
+		return errors.New("holds a segment that ends in a dot or a blank, which some servers cut off")
 	}
 	return nil
 }

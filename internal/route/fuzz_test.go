@@ -1,9 +1,12 @@
 package route
 
 import (
+	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -18,7 +21,7 @@ func slowMatch(rules []Rule, listener, host, path, method string) (int, Verdict)
 			return -1, Ambiguous
 		}
 	}
-	if rule >= 0 && rules[rule].AddPrefix != "" && strings.HasPrefix(path, "/") {
+	if rule >= 0 && rules[rule].AddPrefix+rules[rule].StripPrefix != "" && strings.HasPrefix(path, "/") {
 		r := rules[rule]
 		sent := path
 		if strip := strings.TrimSuffix(r.StripPrefix, "/"); sent == strip || strings.HasPrefix(sent, strip+"/") {
@@ -83,7 +86,7 @@ func slowCovering(rules []Rule, listener, host, path string, spell func(prefix s
 
 func slowTakes(r Rule, method string) bool {
 	if len(r.Methods) == 0 {
-		return method != "TRACE"
+		return !strings.EqualFold(method, "TRACE") && !strings.EqualFold(method, "TRACK")
 	}
 	return slices.Contains(r.Methods, method) || method == "HEAD" && slices.Contains(r.Methods, "GET")
 }
@@ -149,7 +152,8 @@ func slowReadings(path string) []slowReading {
 		if !strings.Contains(path, "\x01") && !strings.Contains(path, "%01") { // the marks above would be mistaken
 			readings = append(readings, slowReading{back.Replace(slowUnescape(sep.Replace(path))), true})
 		}
-		readings = append(readings, slowReading{slowUnescape(path), true}, slowReading{slowUnescape(slowUnescape(path)), true})
+		readings = append(readings, slowReading{slowUnescape(path), true}, slowReading{slowUnescape(slowUnescape(path)), true},
+			slowReading{slowNarrow(slowUnescape(path)), true})
 	}
 	each := func(changes ...func(string) string) {
 		for _, r := range slices.Clone(readings) {
@@ -163,13 +167,7 @@ func slowReadings(path string) []slowReading {
 	each(slowEnds...)
 	each(func(p string) string { return strings.ReplaceAll(p, `\`, "/") })
 	each(slowSegments(func(s string) string { s, _, _ = strings.Cut(s, ";"); return s }))
-	each(slowSegments(func(s string) string {
-		s = strings.TrimRight(s, " ")
-		if s == "." || s == ".." {
-			return s
-		}
-		return strings.TrimRight(s, ". ")
-	}))
+	each(slowSegments(slowTrim))
 	each(slowMerge)
 	each(func(p string) string { return slowResolve(p, false) }, func(p string) string { return slowResolve(p, true) })
 	each(slowMerge)
@@ -210,6 +208,71 @@ func slowUnescape(p string) string {
 	}
 	return out
 }
+
+// blanksBehind matches white space of ASCII, and of Latin-1 behind ASCII.
+var blanksBehind = regexp.MustCompile(`(?s)^(.*?)[\x00-\x20]*$`)
+
+func slowTrim(s string) string {
+	blanks := func(s string) string {
+		for {
+			t := blanksBehind.FindStringSubmatch(s)[1]
+			if n := len(t); n > 0 && (t[n-1] == 0x85 || t[n-1] == 0xa0) && (n == 1 || t[n-2] < 0x80) {
+				t = t[:n-1]
+			}
+			if s == t {
+				return s
+			}
+			s = t
+		}
+	}
+	s = blanks(s)
+	if s == "." || s == ".." {
+		return s
+	}
+	for {
+		t := blanks(strings.TrimRight(s, "."))
+		if s == t {
+			return s
+		}
+		s = t
+	}
+}
+
+// slowNarrow replaces every spelling of an ASCII character by it, one pass from the left: the spellings are made, not parsed.
+func slowNarrow(p string) string {
+	var b strings.Builder
+next:
+	for p != "" {
+		for spelling, c := range wide() {
+			if len(p) >= len(spelling) && (p[:len(spelling)] == spelling || spelling[0] == '%' && strings.EqualFold(p[:len(spelling)], spelling)) {
+				b.WriteByte(c)
+				p = p[len(spelling):]
+				continue next
+			}
+		}
+		b.WriteByte(p[0])
+		p = p[1:]
+	}
+	return b.String()
+}
+
+var wide = sync.OnceValue(func() map[string]byte {
+	all := make(map[string]byte)
+	for c := range byte(128) {
+		low := 0x80 | c&0x3f
+		all[string([]byte{0xc0 | c>>6, low})] = c
+		all[string([]byte{0xe0, 0x80 | c>>6, low})] = c
+		all[string([]byte{0xf0, 0x80, 0x80 | c>>6, low})] = c
+		all[fmt.Sprintf("%%u%04x", c)] = c
+		if c > ' ' && c < 0x7f {
+			full := rune(c) - ' ' + 0xff00
+			all[string(full)] = c
+			all[fmt.Sprintf("%%u%04x", full)] = c
+			all[string([]byte{0xf0, 0x80 | byte(full>>12), 0x80 | byte(full>>6)&0x3f, 0x80 | byte(full)&0x3f})] = c
+		}
+	}
+	return all
+})
 
 func slowMerge(p string) string {
 	for strings.Contains(p, "//") {
@@ -260,13 +323,15 @@ func FuzzMatch(f *testing.F) {
 		{PathPrefix: "/A/d", AddPrefix: "/v2"},
 		{PathPrefix: "/a/e", StripPrefix: "/a", AddPrefix: "/t%20a/"},
 		{Host: "p.h", AddPrefix: "/p"},
+		{PathPrefix: "/a/f", StripPrefix: "/a"},
 	}
 	for _, path := range []string{
 		"/", "/a", "/a/b/c", "/ab", "/a-b/", "/a%20b", "/a%2fb", "/a/../b", "/a//b", `/a\b`, "/a/%252e%252e/b", "/a/..;x/b", "/%61", "/x//..//a", "/a%2F..%5cb%2e",
 		"/a/e/../../x", "/a/e/..;/..;/x", "/../x", "/%2e%2e/x", "/..%2fx", "/A/D/x", "/a;x/b", "/;/a", "/a./b%20", "/a%00x", "/a%3fx", "/A/d/.. /x",
 		"/a/e/x%2fy/../../z", "/x/%2e%2e%20/..%00",
+		"/%c0%af..%c0%af", "/x/%u002e%u002e/a", "/x%ef%bc%8fa", "/a%09", "/a%a0", "/x/%e0%80%ae./a", "/a/e/../../a/e/x",
 	} {
-		f.Add("http", "y.x.h:80", path, "GET", uint16(1<<14-1))
+		f.Add("http", "y.x.h:80", path, "GET", uint16(1<<15-1))
 		f.Add("other", "H", path, "HEAD", uint16(0x555))
 		f.Add("http", "p.h", path, "TRACE", uint16(0x3000))
 	}
@@ -311,13 +376,12 @@ var servers = map[string]func(string) string{
 	},
 	"Windows": func(p string) string {
 		p = strings.ReplaceAll(slowUnescape(p), `\`, "/")
-		p = slowSegments(func(s string) string {
-			if s = strings.TrimRight(s, " "); s != "." && s != ".." {
-				s = strings.TrimRight(s, ". ")
-			}
-			return s
-		})(p)
+		p = slowSegments(slowTrim)(p)
 		return slowLower(slowResolve(slowMerge(p), false))
+	},
+	"overlong": func(p string) string { return slowResolve(slowMerge(slowNarrow(slowUnescape(p))), false) },
+	"cuts white space": func(p string) string {
+		return slowResolve(strings.TrimRight(slowUnescape(p), "\x00\t\n\v\f\r\x1c\x1d\x1e\x1f "), false)
 	},
 	"C": func(p string) string {
 		p, _, _ = strings.Cut(slowUnescape(p), "\x00")
@@ -342,6 +406,7 @@ func FuzzServers(f *testing.F) {
 	}
 	for _, path := range []string{
 		"/public/x", "/public/..%2fadmin", "/PUBLIC/x", "/public;x/../admin", "/../out", "/%2e%2e/out", "/x/%2e%2e;/..%00", "/public/inner/..;/..", "/x/.. /../admin. ",
+		"/%c0%ae./out", "/public/%u002e./admin", "/%ef%bc%8e%ef%bc%8e/out", "/admin%0a", "/%e0%81%a1dmin",
 	} {
 		f.Add("h", path)
 		f.Add("added", path)

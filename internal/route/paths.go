@@ -1,6 +1,7 @@
 package route
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 )
@@ -44,10 +45,10 @@ type choice struct {
 	methods []string // empty: any
 }
 
-// allows reports whether the rule takes the method. TRACE shows its sender what the request carries, so it has to be named.
+// allows reports whether the rule takes the method. One that echoes has to be named.
 func (c *choice) allows(method []byte) bool {
 	if len(c.methods) == 0 {
-		return string(method) != "TRACE"
+		return !echoes(method)
 	}
 	for _, m := range c.methods {
 		if m == string(method) {
@@ -55,6 +56,11 @@ func (c *choice) allows(method []byte) bool {
 		}
 	}
 	return false
+}
+
+// echoes reports whether a server answers the method with what the request carries: TRACE, and TRACK on Windows.
+func echoes(method []byte) bool {
+	return len(method) == 5 && (bytes.EqualFold(method, []byte("TRACE")) || bytes.EqualFold(method, []byte("TRACK")))
 }
 
 // newPaths makes the trees of rules. Most prefixes are spelt in one way only, and have one tree.

@@ -3,7 +3,7 @@ package route
 import "bytes"
 
 // A path reaches the upstream as it came, byte for byte, and what reads it there
-// is not ours. Servers resolve escapes, once or twice; end it at NUL, as C does, or at an escaped "?" or "#"; take backslashes for slashes; cut
+// is not ours. Servers resolve escapes, once or twice, of overlong UTF-8 and full-width characters too; end it at NUL, as C does, or at an escaped "?" or "#"; take backslashes for slashes; cut
 // parameters from each segment, as Java does; cut dots and blanks from the end of each and take upper case for lower, as Windows does; merge
 // doubled slashes and resolve dot segments, before or after. Each
 // combination is a reading. When one of them falls under another rule than the
@@ -76,7 +76,8 @@ func (r *compiledRule) leaves(path []byte) bool {
 	return q.escapes(append(append(buf[:0], r.add...), path...))
 }
 
-// escapes asks about path, and about what it is when escapes are resolved: all of them, once or twice, or those of separators not.
+// escapes asks about path, and about what it is when escapes are resolved: all of them, once or twice, or those of separators not;
+// and when characters that are not ASCII become such, which none but escapes of them can.
 func (q *question) escapes(path []byte) bool {
 	if q.ends(path, 0) {
 		return true
@@ -90,6 +91,9 @@ func (q *question) escapes(path []byte) bool {
 		return true
 	}
 	if kept := unescape(other[:0], path, allButSeparators); len(kept) != len(once) && q.ends(kept, decoded) {
+		return true
+	}
+	if narrowed := narrow(other[:0], once); len(narrowed) != len(once) && q.ends(narrowed, decoded) {
 		return true
 	}
 	twice := unescape(other[:0], once, everything)
@@ -261,7 +265,7 @@ func cut(dst, path []byte) []byte {
 	return dst
 }
 
-// trim appends path to dst without the dots and blanks at the end of its segments. Dot segments stay, and so do those with blanks behind them.
+// trim appends path to dst without the dots and blanks at the end of its segments. Dot segments stay, but for the blanks behind them.
 func trim(dst, path []byte) []byte {
 	start := len(dst) // of the segment
 	for i := 0; i <= len(path); i++ {
@@ -269,9 +273,12 @@ func trim(dst, path []byte) []byte {
 			dst = append(dst, path[i])
 			continue
 		}
-		segment := bytes.TrimRight(dst[start:], " ")
+		segment := trimBlanks(dst[start:])
 		if s := string(segment); s != "." && s != ".." {
-			segment = bytes.TrimRight(segment, ". ")
+			for n := -1; n != len(segment); {
+				n = len(segment)
+				segment = trimBlanks(bytes.TrimRight(segment, "."))
+			}
 		}
 		dst = dst[:start+len(segment)]
 		if i < len(path) {
@@ -280,6 +287,68 @@ func trim(dst, path []byte) []byte {
 		start = len(dst)
 	}
 	return dst
+}
+
+// trimBlanks cuts what any server takes for white space off the end: controls and blanks, and those of Latin-1 where they are no part of a
+// character of UTF-8.
+func trimBlanks(s []byte) []byte {
+	for n := len(s); n > 0; n-- {
+		c := s[n-1]
+		if c > ' ' && !(c == 0x85 || c == 0xa0) || c > ' ' && n > 1 && s[n-2] >= 0x80 {
+			return s[:n]
+		}
+	}
+	return s[:0]
+}
+
+// narrow appends path, escapes resolved, to dst with ASCII for what lenient servers take for it: overlong UTF-8, as %C0%AF for a slash, escapes
+// of the form %u002F, and full-width characters.
+func narrow(dst, path []byte) []byte {
+	for len(path) > 0 {
+		r, n := rune(path[0]), 1
+		switch c := path[0]; {
+		case c == '%' && len(path) >= 6 && path[1]|0x20 == 'u':
+			r, n = 0, 6
+			for _, digit := range path[2:6] {
+				v := hex(digit)
+				if v == 16 {
+					r, n = '%', 1
+					break
+				}
+				r = r<<4 | rune(v)
+			}
+		case c >= 0xf0 && c < 0xf8:
+			r, n = continued(path, rune(c&0x07), 4)
+		case c >= 0xe0 && c < 0xf0:
+			r, n = continued(path, rune(c&0x0f), 3)
+		case c >= 0xc0 && c < 0xe0:
+			r, n = continued(path, rune(c&0x1f), 2)
+		}
+		if fullWidth := rune(0xff00 - ' '); r > 0xff00 && r < 0xff5f {
+			r -= fullWidth
+		}
+		if n > 1 && r < 0x80 {
+			dst = append(dst, byte(r))
+		} else {
+			dst = append(dst, path[:n]...)
+		}
+		path = path[n:]
+	}
+	return dst
+}
+
+// continued returns the character of n bytes that path begins with, whose first byte stands for r; n is 1 if there is none.
+func continued(path []byte, r rune, n int) (rune, int) {
+	if len(path) < n {
+		return rune(path[0]), 1
+	}
+	for _, c := range path[1:n] {
+		if c&0xc0 != 0x80 {
+			return rune(path[0]), 1
+		}
+		r = r<<6 | rune(c&0x3f)
+	}
+	return r, n
 }
 
 // merge appends path to dst with every run of slashes made one. dst may be path[:0].

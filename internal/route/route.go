@@ -16,7 +16,7 @@ type Rule struct {
 	// PathPrefix covers whole segments: "/bank" is for /bank and /bank/x, not for
 	// /banking. A slash at its end makes no difference.
 	PathPrefix string
-	// Methods are exact, but for GET, which brings HEAD with it. Without any, all are taken but TRACE.
+	// Methods are exact, but for GET, which brings HEAD with it. Without any, all are taken but TRACE and TRACK.
 	Methods []string
 
 	// StripPrefix is taken off the path of what is sent, and AddPrefix put before what is left; see http1.RequestRewrite. No reading of

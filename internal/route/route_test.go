@@ -70,6 +70,8 @@ func TestMatch(t *testing.T) {
 		{"methods are case-sensitive", "http", "api.localhost", "/admin", "get", -1, MethodNotAllowed},
 		{"another method falls to the next rule with the prefix", "http", "localhost", "/bank", "PUT", 1, Found},
 		{"TRACE has to be named", "http", "localhost", "/x", "TRACE", -1, MethodNotAllowed},
+		{"TRACK has to be named", "http", "localhost", "/x", "TRACK", -1, MethodNotAllowed},
+		{"trace has to be named", "http", "localhost", "/x", "trace", -1, MethodNotAllowed},
 		{"TRACE is named", "http", "localhost", "/trace", "TRACE", 12, Found},
 		{"a rule of another listener", "http", "localhost", "/pay", "POST", 0, Found},
 		{"a rule of this listener", "payments", "localhost", "/pay", "POST", 9, Found},
@@ -192,6 +194,8 @@ func TestSpellingsOfAnotherRoute(t *testing.T) {
 		"/admin;x", "/admin;a=b/c", "/;/admin", "/;x=y/admin/z", "/%61dmin;a=b/c", "/admin%3bx", "/ADMIN", "/Admin/x", "/%41dmin",
 		"/admin.", "/admin./x", "/admin..", "/admin%20", "/admin%20/x", "/admin.%20.", "/admin%00", "/admin%00.html", "/x%00/../../admin%00",
 		"/admin%3f", "/admin%3Fa", "/admin%23", "/x/.. /../admin", "/x/..%20/admin", "/x/;/../../admin", `/x\..\ADMIN;y`, "/.../admin", "/x/%2e%2E;/Admin.",
+		"/admin%09", "/admin%0a", "/admin%a0", "/admin%85/x", "/%c1%a1dmin", "/x%c0%af..%c0%afadmin", "/%e0%81%a1dmin", "/%u0061dmin",
+		"/%ef%bd%81dmin", "/x%uff0f..%U002Fadmin",
 	} {
 		if rule, v := table.match("http", "localhost", path, "GET"); v != Ambiguous {
 			t.Errorf("Match(%q) = %d, %v; want ambiguous", path, rule, v)
@@ -248,6 +252,13 @@ func TestWhatIsSentStaysBelowItsPrefix(t *testing.T) {
 		{Rule{PathPrefix: "/bank", StripPrefix: "/bank", AddPrefix: "/tenant-a/v1"}, "/bank/x/../../bank/y", Ambiguous},
 		{Rule{PathPrefix: "/bank", StripPrefix: "/bank"}, "/bank/../x", Ambiguous}, // no rule is for /x
 		{Rule{PathPrefix: "/bank", AddPrefix: "/v2"}, "/bank/x/..", Found},
+		{Rule{PathPrefix: "/bank/api", StripPrefix: "/bank"}, "/bank/api/x/../y", Found},
+		{Rule{PathPrefix: "/bank/api", StripPrefix: "/bank"}, "/bank/api/../../bank/api/x", Ambiguous}, // sent, it is /bank/api/x
+		{Rule{AddPrefix: "/tenant-a"}, "/%c0%ae%c0%ae/out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/%u002e%u002e/out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/..%ef%bc%8fout", Ambiguous},
+		{Rule{AddPrefix: "/tenant-a"}, "/..%09/out", Ambiguous},
+		{Rule{AddPrefix: "/tenant-%C3%A0"}, "/caf%C3%A9%20%C3%A0/x%ef%bc%8fy", Found},
 		{Rule{PathPrefix: "/bank", AddPrefix: "/v2"}, "/bank/../bank/x", Found},
 		{Rule{PathPrefix: "/bank/api", StripPrefix: "/bank", AddPrefix: "/v2"}, "/bank/api/..%2fx", Ambiguous},
 		{Rule{AddPrefix: "/tenant-a"}, "*", Found},
@@ -299,6 +310,10 @@ func TestCompileRefuses(t *testing.T) {
 		{Rule{PathPrefix: "/a%3Fb"}, "end a segment"},
 		{Rule{PathPrefix: "/a%00"}, "end a segment"},
 		{Rule{PathPrefix: "/a."}, "dot or a blank"},
+		{Rule{PathPrefix: "/..."}, "dot or a blank"},
+		{Rule{PathPrefix: "/a%09"}, "dot or a blank"},
+		{Rule{PathPrefix: "/%C0%AFa"}, "overlong"},
+		{Rule{PathPrefix: "/%EF%BC%8F"}, "full-width"},
 		{Rule{PathPrefix: "/a%20/b"}, "dot or a blank"},
 		{Rule{AddPrefix: "/a/../b"}, "added prefix"},
 	} {
