@@ -102,7 +102,7 @@ func TestNamesOfFilesAreEscaped(t *testing.T) {
 	if err := cfg.WriteText(&shown); err != nil {
 		t.Fatal(err)
 	}
-	if strings.ContainsAny(shown.String(), "\x1b\x9b") || !strings.Contains(shown.String(), `10\n\x1b[2J`) {
+	if bytes.ContainsAny(shown.Bytes(), "\x1b") || bytes.IndexByte(shown.Bytes(), 0x9b) >= 0 || !strings.Contains(shown.String(), `10\n\x1b[2J`) {
 		t.Errorf("shown = %q, want the name with its bytes escaped", shown.String())
 	}
 }

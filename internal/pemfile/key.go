@@ -2,7 +2,6 @@ package pemfile
 
 import (
 	"crypto"
-	"crypto/dsa"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -59,10 +58,8 @@ func PublicKeyName(pub crypto.PublicKey) string {
 		return "ECDSA " + k.Curve.Params().Name
 	case ed25519.PublicKey:
 		return "Ed25519"
-	case *dsa.PublicKey:
-		return "DSA"
 	default:
-		return fmt.Sprintf("%T", pub)
+		return strings.TrimSuffix(strings.ToUpper(strings.TrimPrefix(fmt.Sprintf("%T", pub), "*")), ".PUBLICKEY") // "DSA"
 	}
 }
 

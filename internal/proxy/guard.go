@@ -39,7 +39,7 @@ func (x *session) guard(snap *snapshot.Snapshot, l *snapshot.Listener, r *http1.
 	case r.AccessControlRequestMethod != nil:
 		return fault.New(fault.BrowserRequestDenied, errors.New("a CORS preflight"))
 	case r.Origin != nil && !sameOrigin(r.Origin, r.Host):
-		return fault.New(fault.BrowserRequestDenied, errors.New("Origin is neither what Host says nor among allowed_origins"))
+		return fault.New(fault.BrowserRequestDenied, errors.New("a foreign Origin, not among allowed_origins"))
 	}
 	return nil
 }
