@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"net"
 	"os"
 	"os/user"
@@ -47,11 +48,7 @@ func (k *kit) connectAs(uid int, network, address string) *caller {
 	k.must(r.err)
 	k.Cleanup(func() { _ = r.c.Close() })
 	k.must(r.c.SetDeadline(time.Now().Add(patience)))
-	c := k.dial()
-	_ = c.Close()
-	c.Conn = r.c
-	c.r.Reset(r.c)
-	return c
+	return &caller{Conn: r.c, k: k, r: bufio.NewReader(r.c)}
 }
 
 const byUser = "[rate_limit]\nrequests_per_second = 0.001\nburst = 1\nkey = \"user\"\n"

@@ -199,7 +199,7 @@ func TestWhoIsEvictedIsNotCountedOnAgain(t *testing.T) {
 			k.until("its place is free", gate.TryEnter)
 			defer gate.Leave()
 			for x := range k.server.sessions {
-				if x.mayBeEvicted(x.word.Load()) {
+				if x.counted.Load() && x.reason().evictable() {
 					t.Errorf("a session in phase %d, which has given its place back, may be evicted", x.reason())
 				}
 			}
@@ -260,10 +260,11 @@ func TestWhoIsEvictedFirst(t *testing.T) {
 		if p == phaseIdle || p == phaseParked {
 			x.turn.Store(1) // it has been served before
 		}
-		return evictable{x, uint64(p), owner, since}
+		return evictable{x: x, word: uint64(p), owner: owner, since: since}
 	}
 	inOrder := []evictable{
-		on("many", 1, phaseIdle, 4), // has been idle for longest
+		on("many", 8, phaseLinger, 14), // has its last answer
+		on("many", 1, phaseIdle, 4),    // has been idle for longest
 		on("many", 2, phaseFresh, 2),
 		on("many", 2, phaseFreshParked, 3),
 		on("many", 2, phaseParked, 1), // has been served before
@@ -281,7 +282,7 @@ func TestWhoIsEvictedFirst(t *testing.T) {
 			left = slices.DeleteFunc(left, func(e evictable) bool { return e.owner == "many" })
 		}
 		rand.Shuffle(len(left), func(a, b int) { left[a], left[b] = left[b], left[a] })
-		first, ok := firstToGo(left)
+		first, ok := firstToGo(left, "newcomer")
 		if !ok || first.x != inOrder[i].x {
 			t.Fatalf("number %d goes as the %dth, want number %d", first.x.number, i+1, inOrder[i].x.number)
 		}
@@ -312,4 +313,55 @@ func TestUnfinishedHeadsGiveWay(t *testing.T) {
 	if !strings.Contains(a.text, "the rest of this request's head") {
 		t.Errorf("who lost its place is told %s", a.text)
 	}
+}
+
+// Nor does whoever gets its last answer, and stays to read it.
+func TestCallersThatReadTheirLastAnswerGiveWay(t *testing.T) {
+	k := start(t, setup{config: "[limits]\nmax_connections = 4\n"})
+	refused := func() { k.dial().send("no request\r\n\r\n").headTo(http.MethodGet).is(k, http.StatusBadRequest) }
+	for range 4 {
+		refused()
+	}
+	for range 20 {
+		c := k.dial()
+		c.send(get("/")).answer().ok(k)
+		_ = c.Close()
+		refused()
+	}
+}
+
+// Who has as many places as others, or had them a moment ago, gets none of theirs.
+func TestWhoseNewcomersGetNoPlace(t *testing.T) {
+	on := func(owner string, since int64, leaving bool) evictable {
+		return evictable{x: new(session), owner: owner, since: since, leaving: leaving}
+	}
+	for name, c := range map[string]struct {
+		newcomer string
+		all      []evictable
+		want     string // the owner that gives a place up; "": none
+	}{
+		"one who has none":              {"c", []evictable{on("a", 1, false), on("b", 2, false)}, "a"},
+		"one who has as many":           {"b", []evictable{on("a", 1, false), on("b", 2, false)}, "b"},
+		"one whose places are free now": {"b", []evictable{on("a", 1, false), on("b", 2, true)}, ""},
+		"one who has fewer":             {"b", []evictable{on("a", 1, false), on("a", 2, false), on("b", 0, false)}, "a"},
+		"one who has more":              {"b", []evictable{on("a", 1, false), on("b", 2, false), on("b", 3, true)}, "b"},
+	} {
+		first, ok := firstToGo(c.all, c.newcomer)
+		if ok != (c.want != "") || first.owner != c.want {
+			t.Errorf("%s: %q gives a place up, %v; want %q", name, first.owner, ok, c.want)
+		}
+	}
+}
+
+// Callers of this host have one address, so it is their user by whom they are told apart when places are short.
+func TestAnotherUsersFloodTakesNoConnection(t *testing.T) {
+	k := start(t, setup{config: "[limits]\nmax_connections = 4\n"})
+	kept := k.dial()
+	kept.send(get("/")).answer().ok(k) // from now on it is the one that has waited for longest
+	for range 20 {
+		k.connectAs(4711, "tcp", k.address).send("G")
+	}
+	k.until("all places are taken", func() bool { return k.store.Current().Limits.Connections.InUse() == 4 })
+	k.until("those without a place have gone", func() bool { return k.server.Stats().ActiveConnections == 4 })
+	kept.send(get("/")).answer().ok(k)
 }

@@ -67,6 +67,12 @@ func (p phase) harmless() bool { return p >= cancelIdle && p <= cancelEvict }
 // idle reports whether the session waits for a request of which not a byte has come.
 func (p phase) idle() bool { return p <= phaseParked }
 
+// evictable reports whether the session has a place that it can give up to another caller.
+func (p phase) evictable() bool { return p.idle() || p == phaseHead || p == phaseLinger }
+
+// evicted reports whether the session is about to give its place up.
+func (p phase) evicted() bool { return p == cancelEvict || p == cancelShed || p == cancelLinger }
+
 // fresh reports whether that is the first request, which is most likely on its way.
 func (p phase) fresh() bool { return p == phaseFresh || p == phaseFreshParked }
 

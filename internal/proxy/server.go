@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -56,16 +57,17 @@ type Server struct {
 	group    sync.WaitGroup // of sessions, parked ones included
 	refusing atomic.Int32   // connections that are being told that there is no room
 
-	mu       sync.Mutex // guards the following
-	sessions map[*session]struct{}
-	adopted  uint64                  // sessions so far
-	serving  []net.Addr              // where Serve accepts
-	probes   map[netip.AddrPort]bool // where probes come from
-	unix     map[string]bool         // likewise, for Unix sockets
-	kept     []*session              // what the next process takes over
-	sweeping bool                    // the sweeper runs
-	stopped  chan struct{}           // closed to end it
-	swept    chan struct{}           // closed once it has ended
+	mu        sync.Mutex // guards the following
+	sessions  map[*session]struct{}
+	adopted   uint64                  // sessions so far
+	serving   []net.Addr              // where Serve accepts
+	probes    map[netip.AddrPort]bool // where probes come from
+	unix      map[string]bool         // likewise, for Unix sockets
+	kept      []*session              // what the next process takes over
+	evictable []evictable             // memory for evict
+	sweeping  bool                    // the sweeper runs
+	stopped   chan struct{}           // closed to end it
+	swept     chan struct{}           // closed once it has ended
 }
 
 // NewServer returns a Server that serves nobody yet. It starts no goroutine.
@@ -279,30 +281,47 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// evict ends a session that can give its place up, and reports whether there was one. Of the callers that have such sessions it takes the
-// one with the most, and of that one's the session that has waited for longest: for a request, or for the rest of one's head.
-func (s *Server) evict() bool {
+// evict ends a session that can give its place up to newcomer, and reports whether there was one. Of the callers that have such sessions
+// it takes the one with the most, and of that one's the session that has waited for longest: for a request, or for the rest of one's head.
+// Those that got their last answer, and are only given the time to read it, go first.
+func (s *Server) evict(newcomer *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	limits := &s.o.Store.Current().Limits
+	all := slices.Grow(s.evictable, len(s.sessions))
+	defer func() {
+		clear(all[:cap(all)])
+		s.evictable = all[:0]
+	}()
 	for range 4 { // the choice may have got a request meanwhile
-		var all []evictable
+		all = all[:0]
 		for x := range s.sessions {
-			if w := x.word.Load(); x.mayBeEvicted(w) {
-				since := x.deadline.Load() - int64(limits.IdleTimeout)
-				if phaseOf(w) == phaseHead {
-					since = x.deadline.Load() - int64(limits.HeaderTimeout)
-				}
-				all = append(all, evictable{x, w, x.ownerOf(), since})
+			w := x.word.Load()
+			e := evictable{x: x, word: w, leaving: phaseOf(w).evicted()}
+			if !x.counted.Load() || x.probe || !e.leaving && !phaseOf(w).evictable() {
+				continue
 			}
+			e.owner, e.since = x.ownerOf(), x.deadline.Load()
+			switch phaseOf(w) {
+			case phaseHead:
+				e.since -= int64(limits.HeaderTimeout)
+			case phaseLinger:
+				e.since -= int64(lingerFor)
+			default:
+				e.since -= int64(limits.IdleTimeout)
+			}
+			all = append(all, e)
 		}
-		e, ok := firstToGo(all)
+		e, ok := firstToGo(all, newcomer.ownerOf())
 		if !ok {
 			return false
 		}
 		why := cancelEvict
-		if phaseOf(e.word) == phaseHead {
+		switch phaseOf(e.word) {
+		case phaseHead:
 			why = cancelShed
+		case phaseLinger:
+			why = cancelLinger
 		}
 		if e.x.cancel(e.word, why) {
 			return true
@@ -311,18 +330,14 @@ func (s *Server) evict() bool {
 	return false
 }
 
-// evictable is a session that can give its place up.
+// evictable is a session that can give its place up, or is just doing that.
 type evictable struct {
-	x     *session
-	word  uint64
-	owner string
-	since int64 // it waits, on the server's clock
-}
-
-// mayBeEvicted reports whether x has a place that it can give up. Whoever is on his way out has given it up already.
-func (x *session) mayBeEvicted(word uint64) bool {
-	p := phaseOf(word)
-	return (p.idle() || p == phaseHead) && !x.probe && x.counted.Load()
+	x       *session
+	word    uint64
+	owner   string
+	since   int64 // it waits, on the server's clock
+	kin     int   // how many the owner has
+	leaving bool
 }
 
 // ownerOf tells callers apart while places are short: on this host by their user, which takes a question to the kernel once for each
@@ -339,15 +354,34 @@ func (x *session) ownerOf() string {
 	return x.owner
 }
 
-// firstToGo chooses among all. False: there are none.
-func firstToGo(all []evictable) (first evictable, ok bool) {
-	count := make(map[string]int)
-	for i := range all {
-		count[all[i].owner]++
+// firstToGo chooses among all for a newcomer of that owner. It gets no place of another owner who has no more of them: in a flood, those of
+// its own may be leaving already. False: there is none.
+func firstToGo(all []evictable, newcomer string) (first evictable, ok bool) {
+	mine, count := new(int), make(map[string]*int)
+	count[newcomer] = mine
+	last, n := newcomer, mine // a flood is mostly of one owner
+	of := func(owner string) *int {
+		if owner == last {
+			return n
+		}
+		if n = count[owner]; n == nil {
+			n = new(int)
+			count[owner] = n
+		}
+		last = owner
+		return n
 	}
 	for i := range all {
-		if !ok || all[i].goesBefore(&first, count) {
-			first, ok = all[i], true
+		*of(all[i].owner)++
+	}
+	for i := range all {
+		e := &all[i]
+		e.kin = *of(e.owner)
+		if e.leaving || e.owner != newcomer && e.kin <= *mine {
+			continue
+		}
+		if !ok || e.goesBefore(&first) {
+			first, ok = *e, true
 		}
 	}
 	return first, ok
@@ -356,9 +390,12 @@ func firstToGo(all []evictable) (first evictable, ok bool) {
 // goesBefore reports whether e is evicted rather than o. How long they have waited is known only
 // to a tick of the clock, in which a flood of connections may come: of these, those go first that have got no answer yet, and
 // of those again whoever came first.
-func (e *evictable) goesBefore(o *evictable, count map[string]int) bool {
-	if a, b := count[e.owner], count[o.owner]; a != b {
-		return a > b
+func (e *evictable) goesBefore(o *evictable) bool {
+	if e.kin != o.kin {
+		return e.kin > o.kin
+	}
+	if a, b := phaseOf(e.word) == phaseLinger, phaseOf(o.word) == phaseLinger; a != b {
+		return a
 	}
 	if e.since != o.since {
 		return e.since < o.since
@@ -376,7 +413,7 @@ func (s *Server) enter(x *session) (limit string) {
 		return "listener." + x.name + ".max_connections_per_caller"
 	}
 	gate := x.snap.Limits.Connections
-	if !gate.TryEnter() && !s.squeeze(gate) {
+	if !gate.TryEnter() && !s.squeeze(gate, x) {
 		x.shares.Leave(x.share)
 		return "limits.max_connections"
 	}
@@ -388,12 +425,12 @@ func (s *Server) enter(x *session) (limit string) {
 const settling = 50 * time.Millisecond
 
 // squeeze gets a place where there is none, at the cost of a caller who has many.
-func (s *Server) squeeze(gate *admission.Gate) bool {
-	if !s.evict() {
+func (s *Server) squeeze(gate *admission.Gate, x *session) bool {
+	if !s.evict(x) {
 		if gate.Enter(settling, nil) {
 			return true
 		}
-		if !s.evict() {
+		if !s.evict(x) {
 			return false
 		}
 	}
