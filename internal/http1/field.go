@@ -147,6 +147,16 @@ var known, heads = func() (names [96]knownName, heads [256]uint8) {
 		{name: "last-modified"},
 		{name: "traceparent"},
 		{name: "x-request-id"},
+		{name: "x-correlation-id"},
+		{name: "tracestate"},
+		{name: "accept-ranges"},
+		{name: "content-disposition"},
+		{name: "strict-transport-security"},
+		{name: "x-content-type-options"},
+		{name: "x-frame-options"},
+		{name: "content-security-policy"},
+		{name: "access-control-allow-origin"},
+		{name: "x-amz-date"},
 		// Names that matter in trailer sections only.
 		{name: "age", traits: noTrailer},
 		{name: "authentication-info", traits: noTrailer},
@@ -228,72 +238,109 @@ func lookup(name []byte) (ID, trait) {
 // Every proxy and every server has names of its own for what a proxy says of the certificate or of the address of its client, and
 // servers believe them. So it is not names that are known, but what they are made of, marks left out.
 var (
-	// certWords make a name with "cert" or "x509" in it one of these, as in WL-Proxy-Client-Cert, Cf-Cert-Subject-DN or SSLClientCert.
-	certWords = [...]string{"client", "ssl", "tls", "peer", "proxy", "subject", "issuer", "forwarded", "verif"}
+	// certNouns with one of certWords make a name one of these, as in WL-Proxy-Client-Cert, Cf-Cert-Subject-DN or SSLClientCert.
+	certNouns = parts("cert", "x509")
+	certWords = parts("client", "ssl", "tls", "peer", "proxy", "subject", "issuer", "forwarded", "verif")
 	// certParts make any name one of these.
-	certParts = [...]string{
-		"sslclient", "tlsclient", "mtls", "clientdn", "clientcn", "clientsan", "clientverify", "clientsdn", "clientidn", "sslverify", "tlsverify",
-		"forwardedtls", "forwardedssl",
-	}
+	certParts = parts("sslclient", "tlsclient", "clientverify", "clientsdn", "clientidn", "sslverify", "tlsverify", "forwardedtls", "forwardedssl")
+	// certEnds make a name one of these that ends in them. X-Client-Sandbox is none.
+	certEnds = parts("clientdn", "clientcn", "clientsan")
+	// mutual makes a name one of these where a part begins with it. X-Stream-TLS-Version is none.
+	mutual = parts("mtls")
 	// addressParts make a name one of XForwarded.
-	addressParts = [...]string{
-		"clientip", "realip", "remoteip", "userip", "socketip", "connectingip", "originatingip", "remoteaddr", "clientaddr", "externaladdr", "forwardedfor",
-	}
+	addressParts = parts("clientip", "realip", "remoteip", "userip", "socketip", "connectingip", "originatingip", "remoteaddr", "clientaddr",
+		"externaladdr", "forwardedfor", "sourceip", "sourceaddr", "peerip", "peeraddr")
 )
+
+// part is what a name can be made of.
+type part struct {
+	text    string
+	letters letters
+}
+
+func parts(texts ...string) (all []part) {
+	for _, t := range texts {
+		p := part{text: t}
+		for i := range len(t) {
+			p.letters.add(t[i])
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// letters is the set of letters of a name. Where a part has one that the name lacks, the part is not in it, which settles most cases.
+type letters uint32
+
+func (l *letters) add(c byte) {
+	if 'a' <= c && c <= 'z' {
+		*l |= 1 << (c - 'a')
+	}
+}
+
+// squashed is a name in lower case, its marks left out.
+type squashed struct {
+	text    []byte
+	letters letters
+}
+
+func (s *squashed) contains(all []part) bool {
+	for i := range all {
+		if p := &all[i]; s.letters&p.letters == p.letters && bytes.Contains(s.text, []byte(p.text)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *squashed) endsIn(all []part) bool {
+	for i := range all {
+		if p := &all[i]; s.letters&p.letters == p.letters && bytes.HasSuffix(s.text, []byte(p.text)) {
+			return true
+		}
+	}
+	return false
+}
+
+// isCert reports whether the name says something of a certificate.
+func (s *squashed) isCert() bool {
+	if s.contains(certNouns) &&
+		(s.contains(certWords) || bytes.HasPrefix(s.text, []byte("cf")) || bytes.HasPrefix(s.text, []byte("xcf"))) {
+		return true
+	}
+	return s.contains(certParts) || s.endsIn(certEnds) || bytes.HasPrefix(s.text, []byte("xssl"))
+}
 
 // maxFamilyName is the length of the longest name that is looked at, marks left out. Nobody gives a field a longer one.
 const maxFamilyName = 64
 
 // family tells ClientCert, XForwarded and Other apart, by what a name is made of.
 func family(name []byte) ID {
+	if name[0] == '$' { // WebSphere's private fields: $WSCC is a certificate, $WSRA an address
+		return ClientCert
+	}
 	var buf [maxFamilyName]byte
-	squashed, letters := buf[:0], uint32(0)
+	s := squashed{text: buf[:0]}
 	for _, c := range name {
-		if c = fold[c]; c == '-' || len(squashed) == len(buf) {
+		if c = fold[c]; c == '-' || len(s.text) == len(buf) {
 			continue
 		}
-		if 'a' <= c && c <= 'z' {
-			letters |= 1 << (c - 'a')
-		}
-		squashed = append(squashed, c)
+		s.letters.add(c)
+		s.text = append(s.text, c)
 	}
 	switch {
-	case name[0] == '$': // WebSphere's private fields: $WSCC is a certificate, $WSRA an address
+	case s.isCert(), s.contains(mutual) && hasWord(name, "mtls"):
 		return ClientCert
-	case bytes.HasPrefix(squashed, []byte("xssl")):
-		return ClientCert
-	case bytes.HasPrefix(squashed, []byte("xforwarded")) && !isCert(squashed, letters):
-		return XForwarded
-	case isCert(squashed, letters):
-		return ClientCert
-	case letters&lettersAD != 0 && containsAny(squashed, addressParts[:]):
+	case bytes.HasPrefix(s.text, []byte("xforwarded")), s.contains(addressParts):
 		return XForwarded
 	}
 	return Other
 }
 
-// Letters that the parts have in common: without one of them no part is there.
-const (
-	lettersAD = 1<<('i'-'a') | 1<<('d'-'a') // ip, addr, forwardedfor
-	lettersLS = 1<<('l'-'a') | 1<<('t'-'a') // client, ssl, tls; cert
-)
-
-func isCert(squashed []byte, letters uint32) bool {
-	if letters&lettersLS == 0 && !bytes.Contains(squashed, []byte("x509")) {
-		return false
-	}
-	if containsAny(squashed, certParts[:]) {
-		return true
-	}
-	if !bytes.Contains(squashed, []byte("cert")) && !bytes.Contains(squashed, []byte("x509")) {
-		return false
-	}
-	return containsAny(squashed, certWords[:]) || bytes.HasPrefix(squashed, []byte("cf")) || bytes.HasPrefix(squashed, []byte("xcf"))
-}
-
-func containsAny(s []byte, parts []string) bool {
-	for _, p := range parts {
-		if bytes.Contains(s, []byte(p)) {
+// hasWord reports whether a part of name, or all but the first letter of one, as in XMTLSClient, begins with word, whatever its case.
+func hasWord(name []byte, word string) bool {
+	for i := range len(name) - len(word) + 1 {
+		if foldedPrefix(name[i:], word) && (i <= 1 || fold[name[i-1]] == '-' || fold[name[i-2]] == '-') {
 			return true
 		}
 	}
