@@ -118,7 +118,7 @@ func allows(r *http1.Request, why upstream.Condition) bool {
 		return why != upstream.OnReset
 	}
 	return why == upstream.OnConnect || why == upstream.OnUnsent ||
-		why != upstream.OnReset && len(field(r.Fields, "Idempotency-Key")) > 0
+		why != upstream.OnReset && len(only(r.Fields, "Idempotency-Key")) > 0
 }
 
 // field returns the value of the first field of that name.
@@ -129,6 +129,21 @@ func field(fields []http1.Field, name string) []byte {
 		}
 	}
 	return nil
+}
+
+// only returns the value of the field of that name, and none where there are several: a server may go by none of them.
+func only(fields []http1.Field, name string) (value []byte) {
+	found := false
+	for i := range fields {
+		if !strings.EqualFold(string(fields[i].Name), name) {
+			continue
+		}
+		if found {
+			return nil
+		}
+		value, found = fields[i].Value, true
+	}
+	return value
 }
 
 // pauseBefore is how long to wait before another try. There is no reason to wait for an endpoint that was not tried, nor

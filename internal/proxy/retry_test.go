@@ -91,6 +91,7 @@ func TestRetry(t *testing.T) {
 		"504, DELETE":                   {on, says(504), request("DELETE", "/"), 200, 2, "504", 1},
 		"503, POST":                     {on, says(503), post("/", "whole"), 503, 1, "", 1},
 		"503, POST with a key":          {on, says(503), post("/", "whole", "idempotency-key: 1"), 200, 2, "503", 2},
+		"503, POST with two keys":       {on, says(503), post("/", "whole", "Idempotency-Key: 1", "idempotency-key: 2"), 503, 1, "", 1},
 		"503 that asks for much time":   {on, says(503, "Retry-After: 3600"), get("/"), 503, 1, "", 1},
 		"503 that asks for a past date": {on, says(503, "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT"), get("/"), 200, 2, "503", 1},
 		"503 after an interim response": {on, func(c *demo.Conn) { c.WriteString("HTTP/1.1 103 Early Hints\r\n\r\n"); says(503)(c) }, get("/"), 503, 1, "", 1},
