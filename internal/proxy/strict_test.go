@@ -180,6 +180,55 @@ methods = ["DELETE"]
 	c.send(get("/public/a//b/./c%2f")).answer() // stays within its route, whatever is resolved
 }
 
+// What an upstream reads stays below what the route added, and below what it is for.
+func TestSentPathsStayBelowTheirPrefixes(t *testing.T) {
+	k := start(t, setup{config: `
+[[route]]
+path_prefix = "/bank"
+strip_prefix = "/bank"
+add_prefix = "/tenant-a/v1"
+[[route]]
+path_prefix = "/shop/api"
+strip_prefix = "/shop"
+[[route]]
+path_prefix = "/admin"
+methods = ["GET"]
+[[route]]
+host = "added.localhost"
+add_prefix = "/tenant-a"
+[[route]]
+`})
+	c := k.dial()
+	ask := func(host, path string) *caller {
+		return c.send("GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
+	}
+	for _, q := range [][3]string{
+		{"localhost", "/bank/x/../y%20z", "/tenant-a/v1/x/../y%20z"},
+		{"localhost", "/shop/api/x/../y", "/api/x/../y"},
+		{"added.localhost", "/x;y/z", "/tenant-a/x;y/z"},
+	} {
+		if s := ask(q[0], q[1]).answer().seen(k); s.Target != q[2] {
+			t.Errorf("%s was sent as %s, want %s", q[1], s.Target, q[2])
+		}
+	}
+	before := k.upstream.Stats().Requests
+	for _, q := range [][2]string{
+		{"localhost", "/bank/../../bank/out"}, {"localhost", "/bank/..%2f..%2f..%2fout"}, {"localhost", "/shop/api/../../shop/api/out"},
+		{"added.localhost", "/../out"}, {"added.localhost", "/%2e%2e/out"}, {"added.localhost", "/..%2fout"}, {"added.localhost", "/x/../../out"},
+		{"added.localhost", "/%c0%ae%c0%ae/out"}, {"added.localhost", "/..;/out"}, {"added.localhost", "/..%09/out"},
+		{"localhost", "/admin;x"}, {"localhost", "/;/admin"}, {"localhost", "/%61dmin;a=b/c"}, {"localhost", "/ADMIN"}, {"localhost", "/admin."},
+		{"localhost", "/admin%20"}, {"localhost", "/admin%00"}, {"localhost", "/admin%3f"},
+	} {
+		ask(q[0], q[1]).answer().problem(k, fault.AmbiguousPath)
+	}
+	if a := c.send(request("POST", "/admin/x")).answer().problem(k, fault.MethodNotAllowed); a.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("Allow: %q", a.Header.Get("Allow"))
+	}
+	if n := k.upstream.Stats().Requests; n != before {
+		t.Errorf("%d of them reached the upstream", n-before)
+	}
+}
+
 // HEAD never gets a body, not of ours either.
 func TestFaultToHead(t *testing.T) {
 	k := start(t, setup{config: "[[route]]\npath_prefix = \"/only\"\n"})

@@ -13,7 +13,7 @@ import "bytes"
 const shortPath = 1024 // a doubtful path up to this length is judged without allocating
 
 // maxReadBytes bounds the readings of one path, in bytes. A path that has more is taken for ambiguous.
-const maxReadBytes = 256 << 10
+const maxReadBytes = 64 << 10
 
 // doubt says in how many ways a path could be read.
 type doubt uint8
