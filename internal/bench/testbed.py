@@ -59,6 +59,7 @@ class Upstream:
         locations = f"""
       add_header X-Client-Verify $ssl_client_verify;
       location / {{ default_type text/plain; return 200 "{'.' * 1024}"; }}
+      location = /refused {{ default_type text/plain; return 404 "{'.' * 1024}"; }}
       location = /large {{ root {folder}; }}
       location = /sink {{
         client_body_buffer_size {body_mib + 1}m; proxy_pass_request_body off; proxy_set_header Content-Length "";

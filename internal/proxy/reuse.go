@@ -74,7 +74,7 @@ func (x *session) conclude(up *upload) {
 // An answer to what a request had as its body takes about as long as that to the request. But a server, or this host, may be busy.
 const (
 	minLate = 100 * time.Millisecond
-	minRest = 500 * time.Millisecond
+	minRest = 200 * time.Millisecond
 	maxLate = 2 * time.Second
 )
 
