@@ -125,7 +125,7 @@ func (s *Server) authenticate(r *http.Request, g *generation) *refusal {
 	if !sent {
 		return unauthorized("this needs the name and password of one of [admin] users")
 	}
-	switch g.passwords.check(r.Context(), sourceOf(r), user, password) {
+	switch g.passwords.check(r.Context(), sourceOf(r.Context()), user, password) {
 	case granted:
 		return nil
 	case busy:

@@ -2,9 +2,6 @@ package admin
 
 import (
 	"context"
-	"net"
-	"net/http"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -124,22 +121,4 @@ func (g *gate) makeRoom() {
 	}
 	close(g.waiting[out].turn)
 	g.waiting = slices.Delete(g.waiting, out, out+1)
-}
-
-// sourceOf tells sources apart: this host, whichever of its addresses it uses, is one, and so is an IPv6 network of 64 bits.
-func sourceOf(r *http.Request) string {
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return ""
-	}
-	from := remote.Addr().Unmap()
-	local, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	switch {
-	case from.IsLoopback(), local != nil && local.AddrPort().Addr().Unmap() == from:
-		return "this host"
-	case from.Is6():
-		return netip.PrefixFrom(from, 64).Masked().String()
-	default:
-		return from.String()
-	}
 }

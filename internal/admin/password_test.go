@@ -3,8 +3,6 @@ package admin
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -222,24 +220,6 @@ func TestSourcesOfPasswordsTakeTurns(t *testing.T) {
 			t.Errorf("check() from another source in the middle of a flood = %v; want granted", got)
 		}
 	})
-}
-
-func TestSourceOf(t *testing.T) {
-	for _, c := range []struct{ remote, local, want string }{
-		{"127.0.0.7:1", "127.0.0.1:9", "this host"},
-		{"[::1]:1", "[::1]:9", "this host"},
-		{"[::ffff:127.0.0.3]:1", "127.0.0.1:9", "this host"},
-		{"192.0.2.1:1", "192.0.2.1:9", "this host"},
-		{"192.0.2.7:1", "192.0.2.1:9", "192.0.2.7"},
-		{"[2001:db8:1:2::7]:1", "[2001:db8::1]:9", "2001:db8:1:2::/64"},
-		{"@", "", ""},
-	} {
-		local, _ := net.ResolveTCPAddr("tcp", c.local)
-		r := (&http.Request{RemoteAddr: c.remote}).WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, local))
-		if got := sourceOf(r); got != c.want {
-			t.Errorf("sourceOf(%s to %s) = %q, want %q", c.remote, c.local, got, c.want)
-		}
-	}
 }
 
 func TestVerdictsAreBounded(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"net"
 	"os/user"
 	"strconv"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/caller"
 )
 
 // peerKey is what a request's context holds its connection under.
@@ -32,4 +34,18 @@ func peerOf(ctx context.Context) string {
 		who = u.Username + " (" + who + ")"
 	}
 	return who
+}
+
+// connOf returns the connection of a request; nil outside of one.
+func connOf(ctx context.Context) net.Conn {
+	c, _ := ctx.Value(peerKey{}).(net.Conn)
+	return c
+}
+
+// sourceOf tells apart where passwords come from. On the control socket there is one source.
+func sourceOf(ctx context.Context) string {
+	if c := connOf(ctx); c != nil {
+		return caller.Source(c.RemoteAddr(), c.LocalAddr())
+	}
+	return ""
 }

@@ -182,7 +182,7 @@ func (h *connections) remove(c net.Conn) {
 
 // answering notes that r is being answered, until the function that it returns is called.
 func (h *connections) answering(r *http.Request) (over func()) {
-	c, _ := r.Context().Value(peerKey{}).(net.Conn)
+	c := connOf(r.Context())
 	set := func(answers bool) {
 		h.mu.Lock()
 		defer h.mu.Unlock()

@@ -77,7 +77,7 @@ func (l *Lookup) Of(c Conn, facts Facts) (who Caller, err error) {
 			who = l.process(int(fd), facts)
 			return
 		}
-		if local, ok := c.LocalAddr().(*net.TCPAddr); ok {
+		if local, ok := c.LocalAddr().(*net.TCPAddr); ok && isOurs(remote, local) {
 			who, err = l.socket(int(fd), remote.AddrPort(), local.AddrPort(), facts)
 		}
 	})
@@ -92,14 +92,10 @@ func (l *Lookup) Of(c Conn, facts Facts) (who Caller, err error) {
 func (l *Lookup) Holds(c Conn) bool {
 	remote, ok := c.RemoteAddr().(*net.TCPAddr)
 	local, ok2 := c.LocalAddr().(*net.TCPAddr)
-	if !ok || !ok2 {
+	if !ok || !ok2 || !isOurs(remote, local) {
 		return false
 	}
-	from, to := unmap(remote.AddrPort()), unmap(local.AddrPort())
-	if !isHere(from, to) {
-		return false
-	}
-	o, err := l.diag.ask(from, to)
+	o, err := l.diag.ask(unmap(remote.AddrPort()), unmap(local.AddrPort()))
 	return err == nil && o != nil
 }
 

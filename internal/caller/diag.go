@@ -48,13 +48,9 @@ type owner struct {
 	cgroup uint64 // in which it was created; 0: not known
 }
 
-// socket tells of the socket at the other end of fd, a TCP connection from remote to local.
+// socket tells of the socket at the other end of fd, a TCP connection of this host from remote to local.
 func (l *Lookup) socket(fd int, remote, local netip.AddrPort, facts Facts) (Caller, error) {
-	remote, local = unmap(remote), unmap(local)
-	if !isHere(remote, local) {
-		return Caller{}, nil
-	}
-	o, err := l.diag.ask(remote, local)
+	o, err := l.diag.ask(unmap(remote), unmap(local))
 	if err != nil || o == nil {
 		return Caller{}, err
 	}
@@ -68,11 +64,6 @@ func (l *Lookup) socket(fd int, remote, local netip.AddrPort, facts Facts) (Call
 		unit = l.cgroups.unit(o.cgroup)
 	}
 	return l.known(o.uid, unit), nil
-}
-
-// isHere reports whether a connection comes from this host.
-func isHere(remote, local netip.AddrPort) bool {
-	return remote.Addr().IsLoopback() || remote.Addr() == local.Addr()
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {

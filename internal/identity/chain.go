@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 	"github.com/mtls-proxy/mtls-proxy/internal/pemfile"
 )
 
@@ -51,8 +52,8 @@ func arrange(src Source, found []pemfile.Certificate, key crypto.Signer) (*arran
 	for len(rest) > 0 {
 		i, above := otherWay(rest, a.chain, a.others)
 		if i < 0 {
-			return nil, &Problem{
-				File: src.Certificate,
+			return nil, &files.Problem{
+				Path: src.Certificate,
 				Fact: fmt.Sprintf("line %d: the certificate %q, issued by %q, is neither the identity's nor between it and its root",
 					rest[0].Line, rest[0].Subject, rest[0].Parsed.Issuer),
 				Hint: "take it out; keep the identity's certificate and those of the authorities above it",
@@ -97,7 +98,7 @@ func without(list []pemfile.Certificate, i int) []pemfile.Certificate {
 func leafOf(src Source, found []pemfile.Certificate, key crypto.Signer) (int, error) {
 	pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
 	if !ok {
-		return 0, &Problem{File: src.Key, Fact: fmt.Sprintf("keys of type %T cannot be used", key)}
+		return 0, &files.Problem{Path: src.Key, Fact: fmt.Sprintf("keys of type %T cannot be used", key)}
 	}
 	for i, c := range found {
 		if pub.Equal(c.Parsed.PublicKey) {
@@ -105,10 +106,10 @@ func leafOf(src Source, found []pemfile.Certificate, key crypto.Signer) (int, er
 		}
 	}
 	if err := pemfile.CheckKey(found[0].Parsed); err != nil {
-		return 0, &Problem{File: src.Certificate, Fact: "the certificate's key cannot be used", Err: err}
+		return 0, &files.Problem{Path: src.Certificate, Fact: "the certificate's key cannot be used", Err: err}
 	}
-	return 0, &Problem{
-		File: src.Certificate,
+	return 0, &files.Problem{
+		Path: src.Certificate,
 		Fact: fmt.Sprintf("the certificate does not belong to the key %s: the public keys differ (certificate: %s, key: %s)",
 			src.Key, pemfile.KeyName(found[0].Parsed), pemfile.PublicKeyName(key.Public())),
 		Hint: renewal(src),

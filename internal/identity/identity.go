@@ -43,31 +43,10 @@ type Identity struct {
 	Warnings    []string          // what will make upstreams refuse it, as it looked when loaded
 }
 
-// Problem is what is wrong with one file, and what to do about it.
-type Problem struct {
-	File string
-	Fact string
-	Hint string
-	Err  error // the cause, when there is one beyond Fact
-}
-
-func (p *Problem) Error() string {
-	s := p.File + ": " + p.Fact
-	if p.Err != nil {
-		s += ": " + p.Err.Error()
-	}
-	if p.Hint != "" {
-		s += "; " + p.Hint
-	}
-	return s
-}
-
-func (p *Problem) Unwrap() error { return p.Err }
-
 // Load reads and checks an identity. A certificate that has expired, or is not
 // valid yet, is loaded all the same and says so in Warnings: an old certificate
 // that some upstream still takes is better than none. Files that others may
-// write to, and keys that everybody may read, are refused. An error is made of one Problem, or of several joined.
+// write to, and keys that everybody may read, are refused. An error is made of one *files.Problem, or of several joined.
 func Load(src Source) (*Identity, error) {
 	id, err := load(src)
 	if err != nil {
@@ -101,7 +80,7 @@ func load(src Source) (*Identity, error) {
 	id.NotBefore, id.NotAfter = validity(a.chain)
 	id.Warnings = append(a.remarks, warnings(a.chain, time.Now())...)
 	if id.Fingerprint, err = fingerprint(a, a.key); err != nil {
-		return nil, &Problem{File: src.Key, Fact: "the key cannot be used", Err: err}
+		return nil, &files.Problem{Path: src.Key, Fact: "the key cannot be used", Err: err}
 	}
 	return id, nil
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/demo"
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 func authority(t *testing.T) *demo.Authority {
@@ -197,8 +198,8 @@ func TestLoadRefuses(t *testing.T) {
 					t.Errorf("error lacks %q: %v", want, err)
 				}
 			}
-			if problem := new(Problem); !errors.As(err, &problem) || problem.File == "" {
-				t.Errorf("no Problem with a file in %#v", err)
+			if problem := new(files.Problem); !errors.As(err, &problem) || problem.Path == "" {
+				t.Errorf("no *files.Problem with a path in %#v", err)
 			}
 			for _, secret := range strings.Split(string(key), "\n")[1:3] {
 				if strings.Contains(err.Error(), secret) {

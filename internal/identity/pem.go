@@ -24,10 +24,10 @@ func readPair(src Source) (cert, key []byte, problems []error, err error) {
 	read := func(name string) (*files.File, error) {
 		f, err := r.Read(name, maxFileBytes)
 		if err != nil {
-			return nil, unreadable(name, err)
+			return nil, withHint(err)
 		}
 		for _, p := range f.Problems {
-			problems = append(problems, &Problem{File: p.Path, Fact: p.Fact, Hint: p.Hint, Err: p.Err})
+			problems = append(problems, p)
 		}
 		return f, nil
 	}
@@ -56,21 +56,22 @@ func readPair(src Source) (cert, key []byte, problems []error, err error) {
 		}
 		return c.Data, k.Data, problems, nil
 	}
-	return nil, nil, nil, &Problem{File: src.Certificate, Fact: "the file changes while it is read", Hint: "try again when the renewal is done"}
+	return nil, nil, nil, &files.Problem{Path: src.Certificate, Fact: "the file changes while it is read", Hint: "try again when the renewal is done"}
 }
 
 func publicKey(name string, f *files.File) error {
-	return &Problem{
-		File: name,
+	return &files.Problem{
+		Path: name,
 		Fact: fmt.Sprintf("everybody on this host may read the private key (mode %04o)", f.Mode.Perm()),
 		Hint: "take that away: chmod o-rwx " + name,
 	}
 }
 
-func unreadable(name string, err error) error {
-	p := &Problem{File: name, Fact: err.Error()}
-	if found, ok := errors.AsType[*files.Problem](err); ok {
-		p.Fact, p.Hint, p.Err = found.Fact, found.Hint, found.Err
+// withHint says what to do where files does not know it.
+func withHint(err error) error {
+	p, ok := errors.AsType[*files.Problem](err)
+	if !ok {
+		return err
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):

@@ -6,18 +6,20 @@ import (
 	"encoding/asn1"
 	"path/filepath"
 	"strings"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // notPEM says what a file without any block is, and how to convert it.
-func notPEM(name string, b []byte) *Problem {
+func notPEM(name string, b []byte) *files.Problem {
 	text := bytes.TrimSpace(b)
 	from := quote(name)
 	certificate, key := quote(beside(name, ".crt")), quote(beside(name, ".key"))
 	switch {
 	case len(text) == 0:
-		return &Problem{Fact: "the file is empty", Hint: "write the certificate or key to it, in PEM form"}
+		return &files.Problem{Fact: "the file is empty", Hint: "write the certificate or key to it, in PEM form"}
 	case isPKCS12(b):
-		return &Problem{
+		return &files.Problem{
 			Fact: "PKCS#12 is not supported in this version",
 			Hint: "convert it: openssl pkcs12 -in " + from + " -nokeys -out " + certificate +
 				"; openssl pkcs12 -in " + from + " -nocerts -nodes -out " + key,
@@ -26,42 +28,42 @@ func notPEM(name string, b []byte) *Problem {
 		return pkcs7(name, "der")
 	case bytes.HasPrefix(b, []byte("\xfe\xed\xfe\xed")), bytes.HasPrefix(b, []byte("\xce\xce\xce\xce")):
 		store := quote(beside(name, ".p12"))
-		return &Problem{
+		return &files.Problem{
 			Fact: "this is a Java keystore",
 			Hint: "convert it: keytool -importkeystore -srckeystore " + from + " -destkeystore " + store +
 				" -deststoretype PKCS12; then openssl pkcs12 -in " + store + " -nokeys -out " + certificate +
 				" and openssl pkcs12 -in " + store + " -nocerts -nodes -out " + key,
 		}
 	case isCertificate(b):
-		return &Problem{
+		return &files.Problem{
 			Fact: "this is a certificate in DER form, not PEM",
 			Hint: "convert it: openssl x509 -inform der -in " + from + " -out " + certificate,
 		}
 	case isKey(b):
-		return &Problem{
+		return &files.Problem{
 			Fact: "this is a key in DER form, not PEM",
 			Hint: "convert it: openssl pkey -inform der -in " + from + " -out " + key,
 		}
 	case bytes.HasPrefix(text, []byte("ssh-")), bytes.HasPrefix(text, []byte("ecdsa-sha2-")):
-		return &Problem{Fact: "this is a public key of OpenSSH", Hint: "name the certificate that an authority issued"}
+		return &files.Problem{Fact: "this is a public key of OpenSSH", Hint: "name the certificate that an authority issued"}
 	case bytes.HasPrefix(text, []byte("PuTTY-User-Key-File")):
-		return &Problem{Fact: "this is a key of PuTTY", Hint: "name the key that the certificate was requested with"}
+		return &files.Problem{Fact: "this is a key of PuTTY", Hint: "name the key that the certificate was requested with"}
 	case bytes.HasPrefix(text, []byte("MII")):
-		return &Problem{
+		return &files.Problem{
 			Fact: "this looks like a certificate or key without its BEGIN and END lines",
 			Hint: "put -----BEGIN CERTIFICATE----- before it and -----END CERTIFICATE----- behind it, each on a line of its own",
 		}
 	case bytes.HasPrefix(text, []byte("<")):
-		return &Problem{Fact: "this is a web page or XML, not PEM", Hint: "download the certificate itself"}
+		return &files.Problem{Fact: "this is a web page or XML, not PEM", Hint: "download the certificate itself"}
 	}
-	return &Problem{
+	return &files.Problem{
 		Fact: "the file holds no PEM block",
 		Hint: "name a file with a line that reads -----BEGIN CERTIFICATE----- or -----BEGIN PRIVATE KEY-----",
 	}
 }
 
-func pkcs7(name, form string) *Problem {
-	return &Problem{
+func pkcs7(name, form string) *files.Problem {
+	return &files.Problem{
 		Fact: "this is PKCS#7 (.p7b), not a list of certificates",
 		Hint: "convert it: openssl pkcs7 -print_certs -inform " + form + " -in " + quote(name) + " -out " + quote(beside(name, ".crt")),
 	}

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // ParseKey takes PKCS#8, PKCS#1 and SEC 1 whatever the block is called: some
@@ -216,17 +218,17 @@ func curveName(curve asn1.ObjectIdentifier) string {
 }
 
 // Signer returns the private key of b, which stands in the file called name.
-// The error is a *Problem.
+// The error is a *files.Problem.
 func (b *Block) Signer(name string) (crypto.Signer, error) {
 	out := quote(beside(name, ".key"))
 	switch {
 	case b.Type == "ENCRYPTED PRIVATE KEY", strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED"):
-		return nil, &Problem{
+		return nil, &files.Problem{Path: name,
 			Fact: "encrypted keys are not supported in this version",
 			Hint: "decrypt it: openssl pkey -in " + quote(name) + " -out " + out,
 		}
 	case b.Type == "OPENSSH PRIVATE KEY":
-		return nil, &Problem{
+		return nil, &files.Problem{Path: name,
 			Fact: "this is an OpenSSH key",
 			Hint: "name the key that the certificate was requested with; if it is this one, convert a copy: cp " + quote(name) + " " + out +
 				" && ssh-keygen -p -m PKCS8 -N '' -f " + out,
@@ -234,7 +236,7 @@ func (b *Block) Signer(name string) (crypto.Signer, error) {
 	}
 	key, err := ParseKey(b.Bytes)
 	if err != nil {
-		return nil, &Problem{
+		return nil, &files.Problem{Path: name,
 			Fact: fmt.Sprintf("line %d: the key in the block %s cannot be parsed", b.Line, b.Type), Err: err,
 			Hint: "look at it: openssl pkey -in " + quote(name) + " -noout -text_pub",
 		}

@@ -7,6 +7,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"strings"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // Block is one PEM block.
@@ -23,6 +25,14 @@ type Certificate struct {
 	Err     error             // why crypto/x509 does not take it
 }
 
+// String is "the certificate" with its Subject, if that can be told.
+func (c *Certificate) String() string {
+	if c.Subject == "" {
+		return "the certificate"
+	}
+	return fmt.Sprintf("the certificate %q", c.Subject)
+}
+
 // Content is what a file holds, each kind in the order of the file.
 type Content struct {
 	Certificates []Certificate
@@ -37,33 +47,23 @@ func (c *Content) Clear() {
 	}
 }
 
-// Problem is why a file cannot be used. Hint may be a command.
-type Problem struct {
-	Fact string
-	Hint string
-	Err  error // the cause, when there is one beyond Fact
-}
-
-func (p *Problem) Error() string {
-	s := p.Fact
-	if p.Err != nil {
-		s += ": " + p.Err.Error()
-	}
-	if p.Hint != "" {
-		s += "; " + p.Hint
-	}
-	return s
-}
-
-func (p *Problem) Unwrap() error { return p.Err }
-
-// Read returns what b holds, the content of the file called name; name is for
-// the commands in hints only. Every block must be whole: nothing that begins
-// like a block is passed over. Any other line is a comment, whatever is in it.
-// The error is a *Problem.
+// Read returns what b holds, the content of the file called name; that file is
+// not opened. Every block must be whole: nothing that begins like a block is
+// passed over. Any other line is a comment, whatever is in it. The error is a
+// *files.Problem.
 func Read(name string, b []byte) (*Content, error) {
+	content, problem := read(name, b)
+	if problem != nil {
+		problem.Path = name
+		return nil, problem
+	}
+	return content, nil
+}
+
+// read is Read; the problem lacks its path.
+func read(name string, b []byte) (*Content, *files.Problem) {
 	if command, is := utf16Command(name, b); is {
-		return nil, &Problem{Fact: "the file is text in UTF-16", Hint: "convert it: " + command}
+		return nil, &files.Problem{Fact: "the file is text in UTF-16", Hint: "convert it: " + command}
 	}
 	var content Content
 	found := false
@@ -72,23 +72,23 @@ func Read(name string, b []byte) (*Content, error) {
 		s.rest = bytes.ReplaceAll(b, []byte("\r"), []byte("\n"))
 	}
 	for {
-		block, err := s.next()
+		block, problem := s.next()
 		switch {
-		case err != nil:
-			return nil, err
+		case problem != nil:
+			return nil, problem
 		case block == nil && !found:
 			return nil, notPEM(name, b)
 		case block == nil:
 			return &content, nil
 		}
 		found = true
-		if err := content.add(name, block); err != nil {
-			return nil, err
+		if problem := content.add(name, block); problem != nil {
+			return nil, problem
 		}
 	}
 }
 
-func (c *Content) add(name string, block *Block) error {
+func (c *Content) add(name string, block *Block) *files.Problem {
 	switch {
 	case block.Type == "CERTIFICATE", block.Type == "X509 CERTIFICATE":
 		parsed, err := x509.ParseCertificate(block.Bytes)
@@ -106,7 +106,7 @@ func (c *Content) add(name string, block *Block) error {
 	case block.Type == "PKCS7", block.Type == "PKCS #7 SIGNED DATA", block.Type == "CMS":
 		return pkcs7(name, "pem")
 	case block.Type == "TRUSTED CERTIFICATE":
-		return &Problem{
+		return &files.Problem{
 			Fact: fmt.Sprintf("line %d: this is a certificate in OpenSSL's own trust format", block.Line),
 			Hint: "convert it: openssl x509 -in " + quote(name) + " -out " + quote(beside(name, ".crt")),
 		}
@@ -151,7 +151,7 @@ var (
 )
 
 // next returns the next block, or nil at the end.
-func (s *scanner) next() (*Block, error) {
+func (s *scanner) next() (*Block, *files.Problem) {
 	for {
 		s.rest = bytes.TrimPrefix(s.rest, bom) // editors on Windows put it in front; files may have been joined
 		text := s.rest
@@ -163,7 +163,7 @@ func (s *scanner) next() (*Block, error) {
 		case begins:
 			return s.block(kind, text)
 		case ends:
-			return nil, &Problem{
+			return nil, &files.Problem{
 				Fact: fmt.Sprintf("line %d: the block %q ends here, but its BEGIN line is missing", s.line, kind),
 				Hint: "check that the file was copied completely",
 			}
@@ -174,20 +174,20 @@ func (s *scanner) next() (*Block, error) {
 	}
 }
 
-func (s *scanner) notAlone() error {
-	return &Problem{
+func (s *scanner) notAlone() *files.Problem {
+	return &files.Problem{
 		Fact: fmt.Sprintf("line %d: a BEGIN or END line does not stand on a line of its own", s.line),
 		Hint: "remove what stands before and behind it, blanks too; where files were joined, put a line break between them",
 	}
 }
 
 // block reads on from behind the BEGIN line with which text starts.
-func (s *scanner) block(kind string, text []byte) (*Block, error) {
+func (s *scanner) block(kind string, text []byte) (*Block, *files.Problem) {
 	begin := s.line
 	for {
 		line, ok := s.take()
 		if !ok {
-			return nil, &Problem{
+			return nil, &files.Problem{
 				Fact: fmt.Sprintf("line %d: the block %q that begins here does not end", begin, kind),
 				Hint: "check that the file was copied completely",
 			}
@@ -198,14 +198,14 @@ func (s *scanner) block(kind string, text []byte) (*Block, error) {
 		case what == damaged:
 			return nil, s.notAlone()
 		case what != ends || end != kind:
-			return nil, &Problem{
+			return nil, &files.Problem{
 				Fact: fmt.Sprintf("line %d: the block %q that begins here has no END line before line %d", begin, kind, s.line),
 				Hint: "check that the file was copied completely, and that each BEGIN and END line stands on a line of its own",
 			}
 		default:
 			decoded, _ := pem.Decode(text[:len(text)-len(s.rest)])
 			if decoded == nil {
-				return nil, &Problem{
+				return nil, &files.Problem{
 					Fact: fmt.Sprintf("line %d: the block %q that begins here holds something other than base64", begin, kind),
 					Hint: "check that the file was copied completely and unchanged",
 				}

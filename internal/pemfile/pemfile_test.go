@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf16"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
 // made returns a certificate and its key in PKCS#8, both in DER.
@@ -133,7 +135,7 @@ func TestReadRefuses(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := Read(tc.file, tc.text)
-			var p *Problem
+			var p *files.Problem
 			if !errors.As(err, &p) {
 				t.Fatalf("Read = %v, want a Problem", err)
 			}
@@ -283,7 +285,7 @@ func TestOpenSSLConvertsWhatIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = Read(file, b)
-		var p *Problem
+		var p *files.Problem
 		if !errors.As(err, &p) {
 			t.Errorf("%s: %v, want a Problem", file, err)
 			continue

@@ -76,16 +76,3 @@ func sameOrigin(origin, host []byte) bool {
 	}
 	return false
 }
-
-// isLocal reports whether the caller of c is on this host.
-func isLocal(c net.Conn) bool {
-	local, ok := c.LocalAddr().(*net.TCPAddr)
-	remote, ok2 := c.RemoteAddr().(*net.TCPAddr)
-	return ok && ok2 && isHere(remote.IP, local.IP)
-}
-
-// isHere reports whether a connection between these addresses comes from this host: over loopback, or from the very address it goes to, as
-// the kernel chooses it for other addresses of this host.
-func isHere(remote, local net.IP) bool {
-	return local.IsLoopback() || remote.IsLoopback() || remote.Equal(local)
-}

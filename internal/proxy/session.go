@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/admission"
+	callers "github.com/mtls-proxy/mtls-proxy/internal/caller"
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
 	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
@@ -105,30 +106,17 @@ func (w *work) clear() {
 
 func newSession(s *Server, snap *snapshot.Snapshot, policy *snapshot.Listener, c net.Conn) *session {
 	x := &session{
-		server: s, socket: conn.NewSocket(c), name: policy.Name, local: isLocal(c),
+		server: s, socket: conn.NewSocket(c), name: policy.Name, local: callers.IsHere(c.RemoteAddr(), c.LocalAddr()),
 		metrics: policy.Metrics, shares: policy.Shares, snap: snap, policy: policy, buffers: snap.Buffers(),
 	}
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		x.address = tcp.IP.String()
-		x.share = shareOf(tcp.IP, x.local)
+		x.share = []byte(callers.Source(tcp, c.LocalAddr()))
 	} else {
 		x.introduce()
 	}
 	x.deadline.Store(x.after(snap.Limits.IdleTimeout))
 	return x
-}
-
-// shareOf is what the share of a caller at that address goes by. A program of this host has as many addresses as it likes, and one customer of
-// IPv6 a network of 64 bits.
-func shareOf(ip net.IP, here bool) []byte {
-	switch {
-	case here:
-		return []byte("this host")
-	case ip.To4() != nil:
-		return []byte(ip.String())
-	default:
-		return []byte(ip.Mask(net.CIDRMask(64, 128)).String())
-	}
 }
 
 // after is the deadline of something that begins now. The clock may be late by one sweep, so that much is added.

@@ -37,33 +37,6 @@ func TestRateLimitByHeaderWantsOneValue(t *testing.T) {
 	k.dial().send(get("/", "X-Api-Key: random")).answer().ok(k)
 }
 
-// All addresses of this host are one caller, and so is a network of IPv6 that one customer has.
-func TestWhoHasOneShare(t *testing.T) {
-	for _, c := range []struct {
-		remote, local string
-		same          string // an address that has the same share
-		other         string // and one that has not; "": all have
-	}{
-		{"127.0.0.1", "127.0.0.1", "127.0.0.2", ""},
-		{"127.0.0.9", "127.0.0.1", "::1", ""},
-		{"::ffff:127.0.0.3", "::ffff:127.0.0.1", "127.0.0.1", ""},
-		{"192.0.2.1", "192.0.2.1", "127.0.0.1", ""},
-		{"192.0.2.7", "192.0.2.1", "192.0.2.7", "192.0.2.8"},
-		{"2001:db8:1:2::7", "2001:db8::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::7"},
-	} {
-		share := func(remote, local string) string {
-			return string(shareOf(net.ParseIP(remote), isHere(net.ParseIP(remote), net.ParseIP(local))))
-		}
-		mine := share(c.remote, c.local)
-		if got := share(c.same, c.local); got != mine {
-			t.Errorf("%s has the share %q, and %s %q", c.remote, mine, c.same, got)
-		}
-		if c.other != "" && share(c.other, c.local) == mine {
-			t.Errorf("%s and %s share %q", c.remote, c.other, mine)
-		}
-	}
-}
-
 func TestRateLimitByAddress(t *testing.T) {
 	k := start(t, setup{config: "[rate_limit]\nrequests_per_second = 0.001\nburst = 1\nkey = \"ip\"\n"})
 	k.dial().send(get("/")).answer().ok(k)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
+	"github.com/mtls-proxy/mtls-proxy/internal/files"
 	"github.com/mtls-proxy/mtls-proxy/internal/identity"
 	"github.com/mtls-proxy/mtls-proxy/internal/metrics"
 	"github.com/mtls-proxy/mtls-proxy/internal/snapshot"
@@ -119,24 +120,17 @@ func once(problems config.Problems) config.Problems {
 }
 
 func locate(cfg *config.Config, err error, found *config.Problems) bool {
-	add := func(file, fact, hint string, cause error) {
-		key := keyOf(cfg, file)
-		fact = file + ": " + fact
-		if cause != nil {
-			fact += ": " + cause.Error()
-		}
-		*found = append(*found, config.Problem{Origin: cfg.Origin(key), Key: key, Fact: fact, Hint: hint})
-	}
 	if p, is := err.(config.Problems); is { //nolint:errorlint // each layer is looked at in its turn
 		*found = append(*found, p...)
 		return true
 	}
-	if p, is := err.(*identity.Problem); is { //nolint:errorlint // likewise
-		add(p.File, p.Fact, p.Hint, p.Err)
-		return true
-	}
-	if p, is := err.(*trust.Problem); is { //nolint:errorlint // likewise
-		add(p.File, p.Fact, p.Hint, p.Err)
+	if p, is := err.(*files.Problem); is { //nolint:errorlint // likewise
+		key := keyOf(cfg, p.Path)
+		fact := p.Path + ": " + p.Fact
+		if p.Err != nil {
+			fact += ": " + p.Err.Error()
+		}
+		*found = append(*found, config.Problem{Origin: cfg.Origin(key), Key: key, Fact: fact, Hint: p.Hint})
 		return true
 	}
 	if several, is := err.(interface{ Unwrap() []error }); is {

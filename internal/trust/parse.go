@@ -17,23 +17,23 @@ import (
 func readCertificates(r *files.Reader, name string) (certs []*x509.Certificate, warnings []string, err error) {
 	f, err := r.Read(name, maxFileBytes)
 	if err != nil {
-		return nil, nil, unreadable(name, err)
+		return nil, nil, withHint(err)
 	}
 	if len(f.Problems) > 0 {
 		var all []error
 		for _, p := range f.Problems {
-			all = append(all, &Problem{File: p.Path, Fact: p.Fact, Hint: p.Hint, Err: p.Err})
+			all = append(all, p)
 		}
 		return nil, nil, errors.Join(all...)
 	}
 	content, err := pemfile.Read(name, f.Data)
 	if err != nil {
-		return nil, nil, of(name, err)
+		return nil, nil, err
 	}
 	defer content.Clear()
 	if len(content.Keys) > 0 {
-		return nil, nil, &Problem{
-			File: name, Fact: fmt.Sprintf("line %d: the file holds a private key, which a trust bundle has no use for", content.Keys[0].Line),
+		return nil, nil, &files.Problem{
+			Path: name, Fact: fmt.Sprintf("line %d: the file holds a private key, which a trust bundle has no use for", content.Keys[0].Line),
 			Hint: "name the certificate of the authority, and keep its key away from this host",
 		}
 	}
@@ -49,18 +49,18 @@ func readCertificates(r *files.Reader, name string) (certs []*x509.Certificate, 
 			if bad == nil {
 				bad = c
 			}
-			warnings = append(warnings, fmt.Sprintf("%s: line %d: the certificate%s is left out, as it cannot be parsed: %v; servers that depend on it are refused",
-				name, c.Line, quoted(c.Subject), c.Err))
+			warnings = append(warnings, fmt.Sprintf("%s: line %d: %s is left out, as it cannot be parsed: %v; servers that depend on it are refused",
+				name, c.Line, c, c.Err))
 		}
 	}
 	if len(certs) == 0 {
-		return nil, nil, &Problem{File: name, Fact: fmt.Sprintf("line %d: the certificate%s cannot be parsed, and there is no other", bad.Line, quoted(bad.Subject)), Err: bad.Err}
+		return nil, nil, &files.Problem{Path: name, Fact: fmt.Sprintf("line %d: %s cannot be parsed, and there is no other", bad.Line, bad), Err: bad.Err}
 	}
 	return certs, warnings, nil
 }
 
 func unwanted(name string, b *pemfile.Block) error {
-	p := &Problem{File: name, Fact: fmt.Sprintf("line %d: the file holds a block %q", b.Line, b.Type), Hint: "keep only the certificates"}
+	p := &files.Problem{Path: name, Fact: fmt.Sprintf("line %d: the file holds a block %q", b.Line, b.Type), Hint: "keep only the certificates"}
 	switch {
 	case b.Type == "X509 CRL":
 		p.Fact = fmt.Sprintf("line %d: the file holds a revocation list", b.Line)
@@ -69,20 +69,4 @@ func unwanted(name string, b *pemfile.Block) error {
 		p.Hint = "a certificate request is for the authority; name the authority's own certificate"
 	}
 	return p
-}
-
-// of makes a Problem of the file called name of one that pemfile found.
-func of(name string, err error) error {
-	if p, ok := err.(*pemfile.Problem); ok { //nolint:errorlint // it is returned as it is
-		return &Problem{File: name, Fact: p.Fact, Hint: p.Hint, Err: p.Err}
-	}
-	return &Problem{File: name, Fact: "cannot be used", Err: err}
-}
-
-// quoted is a subject behind a noun; none is left out.
-func quoted(subject string) string {
-	if subject == "" {
-		return ""
-	}
-	return fmt.Sprintf(" %q", subject)
 }

@@ -12,38 +12,18 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/files"
 )
 
-// Problem is what is wrong with one file, and what to do about it.
-type Problem struct {
-	File string
-	Fact string
-	Hint string
-	Err  error // the cause, when there is one beyond Fact
-}
-
-func (p *Problem) Error() string {
-	s := p.File + ": " + p.Fact
-	if p.Err != nil {
-		s += ": " + p.Err.Error()
-	}
-	if p.Hint != "" {
-		s += "; " + p.Hint
-	}
-	return s
-}
-
-func (p *Problem) Unwrap() error { return p.Err }
-
 // maxFileBytes bounds what is read of a file. All roots of a system take some 200 KiB.
 const maxFileBytes = 4 << 20
 
-func unreadable(name string, err error) error {
-	p := &Problem{File: name, Fact: err.Error()}
-	if found, ok := errors.AsType[*files.Problem](err); ok {
-		p.Fact, p.Hint, p.Err = found.Fact, found.Hint, found.Err
+// withHint says what to do where files does not know it.
+func withHint(err error) error {
+	p, ok := errors.AsType[*files.Problem](err)
+	if !ok {
+		return err
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		p.Hint = "certificates are no secret: chmod a+r " + name
+		p.Hint = "certificates are no secret: chmod a+r " + p.Path
 	case errors.Is(err, fs.ErrNotExist):
 		p.Hint = "put the file there, or correct the path"
 	case p.Fact == "is a folder":
@@ -98,8 +78,8 @@ func readSystemRoots() ([]*x509.Certificate, error) {
 		}
 	}
 	if len(certs) == 0 {
-		return nil, &Problem{
-			File: places[0], Fact: "this system has no root certificates",
+		return nil, &files.Problem{
+			Path: places[0], Fact: "this system has no root certificates",
 			Hint: "install the package ca-certificates, or set ca in the trust bundle",
 		}
 	}

@@ -41,7 +41,7 @@ type Bundle struct {
 // Load reads what src names. System roots are read afresh each time, so that a
 // reload sees what update-ca-certificates changed. An authority that has
 // expired is loaded and named in Warnings: the others still serve. The error is
-// one Problem, or one per file, joined.
+// one *files.Problem, or one per file, joined.
 func Load(src Source) (*Bundle, error) {
 	b := &Bundle{
 		Name:        src.Name,
