@@ -220,7 +220,7 @@ func FuzzForward(f *testing.F) {
 				checkForwarded(t, mode, &r, field[0], field[1], nominated)
 			}
 			users := 1
-			if echoes(r.Method) {
+			if Echoes(r.Method) {
 				users = 0
 			}
 			for name, want := range map[string]int{"Host": 1, "X-User": users, "Cookie": 0, "Via": 1} {

@@ -17,7 +17,7 @@ type Request struct {
 	OddHost        bool // Host is there and is none, which Limits.AnyHost permits; Request.Host is nil then
 	KeepAliveToken bool // HTTP/1.0 with "Connection: keep-alive": tell it when the connection stays open
 	Expect100      bool // an HTTP/1.1 caller waits for 100 (Continue) before it sends the body
-	Idempotency    bool // Idempotency-Key is there
+	Idempotency    bool // one Idempotency-Key is there, and is not empty: a server may go by any of several, or by none
 	MaxForwards    int  // of OPTIONS and TRACE: at 0 the request is not to be forwarded, RFC 9110 section 7.6.2; else -1
 
 	// For the browser guard; nil when not there.
@@ -222,7 +222,7 @@ func (r *Request) finish(anyHost bool) flaw {
 }
 
 func (r *Request) readFields(anyHost bool) flaw {
-	hosts := 0
+	hosts, keys := 0, 0
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		switch f.ID {
@@ -262,7 +262,8 @@ func (r *Request) readFields(anyHost bool) flaw {
 			scheme := f.Value[:skip(f.Value, 0, tokenByte)]
 			r.ConnectionAuth = r.ConnectionAuth || connectionBound(scheme)
 		case IdempotencyKey:
-			r.Idempotency = true
+			keys++
+			r.Idempotency = keys == 1 && len(f.Value) > 0
 		case MaxForwards:
 			if string(r.Method) != "OPTIONS" && string(r.Method) != "TRACE" {
 				continue

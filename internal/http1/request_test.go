@@ -76,6 +76,8 @@ var goodRequests = []struct{ name, head, want string }{
 	{"Negotiate", "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Negotiate YII\r\n\r\n", "GET origin / host=h 1.1 auth"},
 	{"Basic is no matter of the connection", "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Basic bnRsbQ==\r\n\r\n", "GET origin / host=h 1.1"},
 	{"Idempotency-Key", "POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: 7\r\n\r\n", "POST origin / host=h 1.1 idempotency"},
+	{"an empty Idempotency-Key", "POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key:\r\n\r\n", "POST origin / host=h 1.1"},
+	{"two Idempotency-Key fields", "POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: 7\r\nidempotency-key: 7\r\n\r\n", "POST origin / host=h 1.1"},
 	{"empty elements of Connection", "GET / HTTP/1.1\r\nHost: h\r\nConnection: , ,close,\r\n\r\n", "GET origin / host=h 1.1 close"},
 	{"tab and bytes above 0x7f in a value", "GET / HTTP/1.1\r\nHost: h\r\nX: a\tb\xc3\xa4 \xff longer than eight bytes\r\n\r\n", "GET origin / host=h 1.1"},
 	{"empty value", "GET / HTTP/1.1\r\nHost: h\r\nX:\r\nY: \r\n\r\n", "GET origin / host=h 1.1"},

@@ -115,7 +115,7 @@ func (r *Request) Append(dst []byte, w *RequestRewrite) []byte {
 	if r.Expect100 {
 		dst = append(dst, "Expect: 100-continue\r\n"...)
 	}
-	if w.Edits != nil && !echoes(r.Method) {
+	if w.Edits != nil && !Echoes(r.Method) {
 		dst = append(dst, w.Edits.lines...)
 	}
 	trailers := r.acceptsTrailers()
@@ -298,8 +298,8 @@ func (h *Head) passes(id ID) bool {
 	return false
 }
 
-// echoes reports whether a server answers the method with what the request carries: TRACE, and TRACK on Windows. Secrets that the operator
+// Echoes reports whether a server answers the method with what the request carries: TRACE, and TRACK on Windows. Secrets that the operator
 // adds are not for the caller's eyes.
-func echoes(method []byte) bool {
+func Echoes(method []byte) bool {
 	return len(method) == 5 && (equalFold(method, "trace") || equalFold(method, "track"))
 }

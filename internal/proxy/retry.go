@@ -6,7 +6,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/breaker"
@@ -118,32 +117,7 @@ func allows(r *http1.Request, why upstream.Condition) bool {
 		return why != upstream.OnReset
 	}
 	return why == upstream.OnConnect || why == upstream.OnUnsent ||
-		why != upstream.OnReset && len(only(r.Fields, "Idempotency-Key")) > 0
-}
-
-// field returns the value of the first field of that name.
-func field(fields []http1.Field, name string) []byte {
-	for i := range fields {
-		if strings.EqualFold(string(fields[i].Name), name) {
-			return fields[i].Value
-		}
-	}
-	return nil
-}
-
-// only returns the value of the field of that name, and none where there are several: a server may go by none of them.
-func only(fields []http1.Field, name string) (value []byte) {
-	found := false
-	for i := range fields {
-		if !strings.EqualFold(string(fields[i].Name), name) {
-			continue
-		}
-		if found {
-			return nil
-		}
-		value, found = fields[i].Value, true
-	}
-	return value
+		why != upstream.OnReset && r.Idempotency
 }
 
 // pauseBefore is how long to wait before another try. There is no reason to wait for an endpoint that was not tried, nor
@@ -159,7 +133,8 @@ func (x *session) pauseBefore(now time.Time, f *fault.Fault, why upstream.Condit
 		return 0, true
 	}
 	if f == nil {
-		if pause = retryAfter(now, field(x.work.resp.Fields, "Retry-After")); pause > mostPause {
+		after, _ := x.work.resp.Get(http1.RetryAfter)
+		if pause = retryAfter(now, after); pause > mostPause {
 			return 0, false
 		}
 	}

@@ -1,9 +1,10 @@
 package route
 
 import (
-	"bytes"
 	"slices"
 	"strings"
+
+	"github.com/mtls-proxy/mtls-proxy/internal/http1"
 )
 
 // paths holds the rules of one host, by prefix, for each spelling.
@@ -48,7 +49,7 @@ type choice struct {
 // allows reports whether the rule takes the method. One that echoes has to be named.
 func (c *choice) allows(method []byte) bool {
 	if len(c.methods) == 0 {
-		return !echoes(method)
+		return !http1.Echoes(method)
 	}
 	for _, m := range c.methods {
 		if m == string(method) {
@@ -56,11 +57,6 @@ func (c *choice) allows(method []byte) bool {
 		}
 	}
 	return false
-}
-
-// echoes reports whether a server answers the method with what the request carries: TRACE, and TRACK on Windows.
-func echoes(method []byte) bool {
-	return len(method) == 5 && (bytes.EqualFold(method, []byte("TRACE")) || bytes.EqualFold(method, []byte("TRACK")))
 }
 
 // newPaths makes the trees of rules. Most prefixes are spelt in one way only, and have one tree.

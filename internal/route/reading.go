@@ -19,14 +19,14 @@ const maxReadBytes = 64 << 10
 type doubt uint8
 
 const (
-	clear    doubt = iota
-	cased          // by its capitals only
-	doubtful       // in any way
+	plain    doubt = iota // in one way
+	cased                 // by its capitals only
+	doubtful              // in any way
 )
 
 // doubts is all that this file costs an ordinary path.
 func doubts(path []byte) doubt {
-	d, last := clear, byte(0)
+	d, last := plain, byte(0)
 	for _, c := range path {
 		switch {
 		case c == '%', c == '\\', c == ';', last == '/' && (c == '/' || c == '.'), last == '.' && c == '/':

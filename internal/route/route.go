@@ -105,10 +105,10 @@ func (t *Table) Match(listener string, host, path, method []byte) (rule int, v V
 	s := t.scope(listener)
 	rule, v = s.find(host, path, method, 0)
 	d := doubts(path)
-	if d == clear && s.capitals {
+	if d == plain && s.capitals {
 		d = cased
 	}
-	if d == clear || !s.prefixes && (rule < 0 || t.rules[rule].below == "") {
+	if d == plain || !s.prefixes && (rule < 0 || t.rules[rule].below == "") {
 		return rule, v
 	}
 	if s.prefixes && s.readsOtherwise(d, host, path, method, rule, v) {

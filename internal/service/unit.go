@@ -2,10 +2,8 @@ package service
 
 import (
 	"fmt"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/config"
@@ -38,7 +36,7 @@ func (f *Found) beside(cfg *config.Config, unit *systemd.Unit) (errs []error) {
 					Hint: fmt.Sprintf("write %q, or give it a socket unit", "unix:/run/mtls-proxy/"+filepath.Base(path))})
 			}
 		}
-		if bound && l.UnixGroup != "" && !memberOf(unit, l.UnixGroup) {
+		if bound && l.UnixGroup != "" && !unit.IsMember(l.UnixGroup) {
 			found = append(found, config.Problem{Origin: cfg.Origin(key + ".unix_group"), Key: key + ".unix_group",
 				Fact: fmt.Sprintf("user %q of %s is no member of group %q, and cannot give it the socket", unit.User, systemd.ServiceUnit, l.UnixGroup),
 				Hint: fmt.Sprintf("usermod -aG %s %s && systemctl restart mtls-proxy", l.UnixGroup, unit.User)})
@@ -66,28 +64,4 @@ func unreachable(path string, unit *systemd.Unit) string {
 		return fmt.Sprintf("%s cannot bind %s: its sandbox lets it write to %s alone", systemd.ServiceUnit, path, strings.Join(unit.Writable, " "))
 	}
 	return ""
-}
-
-// memberOf reports whether the unit runs with that group, given by name or number. What cannot be looked up counts as so.
-func memberOf(unit *systemd.Unit, group string) bool {
-	u, err := user.Lookup(unit.User)
-	if unit.User == "" || err != nil {
-		return true
-	}
-	gid := group
-	if _, err := strconv.Atoi(group); err != nil {
-		g, err := user.LookupGroup(group)
-		if err != nil {
-			return false
-		}
-		gid = g.Gid
-	}
-	ids, err := u.GroupIds()
-	if err != nil || slices.Contains(ids, gid) {
-		return true
-	}
-	return slices.ContainsFunc(unit.Groups, func(name string) bool {
-		g, err := user.LookupGroup(name)
-		return name == gid || err == nil && g.Gid == gid
-	})
 }

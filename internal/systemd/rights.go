@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -35,38 +36,64 @@ func (u *Unit) Repeat(ctx context.Context, out, errs io.Writer) (code int, err e
 
 // credential is what the service's processes have.
 func (u *Unit) credential() (*syscall.Credential, error) {
-	account, err := user.Lookup(u.User)
+	account, gids, err := u.account()
 	if err != nil {
 		return nil, err
 	}
-	names, err := account.GroupIds()
-	if err != nil {
+	cred := new(syscall.Credential)
+	if cred.Uid, err = number(account.Uid); err != nil {
 		return nil, err
 	}
-	for _, name := range u.Groups {
-		g, err := user.LookupGroup(name)
-		if err != nil {
-			if g, err = user.LookupGroupId(name); err != nil {
-				return nil, err
-			}
-		}
-		names = append(names, g.Gid)
-	}
-	uid, err := strconv.ParseUint(account.Uid, 10, 32)
-	if err != nil {
+	if cred.Gid, err = number(account.Gid); err != nil {
 		return nil, err
 	}
-	gid, err := strconv.ParseUint(account.Gid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	cred := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	for _, name := range names {
-		id, err := strconv.ParseUint(name, 10, 32)
+	for _, gid := range gids {
+		n, err := number(gid)
 		if err != nil {
 			return nil, err
 		}
-		cred.Groups = append(cred.Groups, uint32(id))
+		cred.Groups = append(cred.Groups, n)
 	}
 	return cred, nil
+}
+
+// account returns the service's user and the numbers of all its groups.
+func (u *Unit) account() (account *user.User, gids []string, err error) {
+	if account, err = user.Lookup(u.User); err != nil {
+		return nil, nil, err
+	}
+	if gids, err = account.GroupIds(); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range u.Groups {
+		g, err := group(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		gids = append(gids, g.Gid)
+	}
+	return account, gids, nil
+}
+
+// IsMember reports whether the service runs with that group, given by name or number. Where that cannot be looked up it is true.
+func (u *Unit) IsMember(name string) bool {
+	_, gids, err := u.account()
+	if err != nil {
+		return true
+	}
+	g, err := group(name)
+	return err == nil && slices.Contains(gids, g.Gid) || slices.Contains(gids, name)
+}
+
+// group finds a group by its name or number.
+func group(name string) (*user.Group, error) {
+	if g, err := user.LookupGroup(name); err == nil {
+		return g, nil
+	}
+	return user.LookupGroupId(name)
+}
+
+func number(id string) (uint32, error) {
+	n, err := strconv.ParseUint(id, 10, 32)
+	return uint32(n), err
 }

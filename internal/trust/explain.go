@@ -13,9 +13,8 @@ import (
 // explain says why no chain was found, where that lies with an authority of ours or with a signature. crypto/x509 says in all these cases
 // that the authority is unknown, or that something has expired. nil: there is nothing to add.
 func (b *Bundle) explain(certs []*x509.Certificate, now time.Time) *fault.Fault {
-	way := certs[:1]
+	child := certs[0]
 	for range certs { // from the leaf up, as far as the server's own certificates go
-		child := way[len(way)-1]
 		parent := parentOf(child, certs[1:])
 		if f := b.explainIssuer(child, parent != nil, now); f != nil {
 			return f
@@ -26,7 +25,7 @@ func (b *Bundle) explain(certs []*x509.Certificate, now time.Time) *fault.Fault 
 		if isWeak(child) {
 			return weakSignature(child)
 		}
-		way = append(way[:len(way):len(way)], parent)
+		child = parent
 	}
 	return nil
 }

@@ -36,10 +36,10 @@ type Endpoint struct {
 	groups    groups
 	gate      *admission.Gate // nil without MaxActive
 
-	trusted     atomic.Int64 // since when again, in nanoseconds of Unix time; 0: it always was. See Distrust
-	readsBodies atomic.Int64 // likewise
-	joined      time.Time
-	checked     atomic.Pointer[Checked] // the last health check; nil: none yet
+	soloUntil          atomic.Int64 // until then a connection carries one request, in nanoseconds of Unix time; see Distrust
+	soloAfterBodyUntil atomic.Int64 // until then a request with a body is the last of its connection, likewise
+	joined             time.Time
+	checked            atomic.Pointer[Checked] // the last health check; nil: none yet
 
 	mu       sync.Mutex // guards what follows
 	idle     []*Conn    // the one used last at the end

@@ -3,7 +3,6 @@ package upstream
 import (
 	"errors"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/conn"
@@ -143,17 +142,16 @@ const distrustFor = time.Minute
 // the next request. body is that a request before had one: then the server does not read bodies as such, and for a minute no
 // connection is kept after one. Otherwise none is kept at all.
 func (e *Endpoint) Distrust(now time.Time, body bool) {
-	since := &e.trusted
+	until := &e.soloUntil
 	if body {
-		since = &e.readsBodies
+		until = &e.soloAfterBodyUntil
 	}
-	since.Store(now.Add(distrustFor).UnixNano())
+	until.Store(now.Add(distrustFor).UnixNano())
 }
 
 // trusts reports whether c may be kept.
 func (e *Endpoint) trusts(c *Conn, now time.Time) bool {
-	is := func(since *atomic.Int64) bool { t := since.Load(); return t == 0 || now.UnixNano() >= t }
-	return is(&e.trusted) && (c.ready.IsZero() || is(&e.readsBodies))
+	return now.UnixNano() >= e.soloUntil.Load() && (c.ready.IsZero() || now.UnixNano() >= e.soloAfterBodyUntil.Load())
 }
 
 // Keep gives c back after an exchange that left it in order. promise is for how long the upstream said that it will
