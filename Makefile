@@ -51,8 +51,12 @@ test: lint test-unit test-race test-systemd ## Everything, installing what it ne
 	@echo 'make test: done'
 
 test-unit: ## Unit and script tests
-	@$(need) redis-server=redis-server
+	@$(need) redis-server=redis-server openssl=openssl
 	go test -count=1 ./...
+	@if ((EUID != 0)); then \
+		echo '***  Tests with files and callers of other users were left out: they take root.  ***'; \
+		[[ $(SYSTEMD_TESTS) != required ]]; \
+	fi
 	@if [[ -d /proc/net ]] && ! grep -qs '^0*1 ' /proc/net/if_inet6; then \
 		echo '***  Tests over IPv6 were left out: this host has no ::1.  ***'; \
 		[[ $(IPV6_TESTS) != required ]]; \
@@ -62,7 +66,7 @@ test-short: ## Unit tests alone, in seconds
 	go test -short ./...
 
 test-race: ## The same tests under the race detector (gcc)
-	@$(need) gcc=gcc redis-server=redis-server
+	@$(need) gcc=gcc redis-server=redis-server openssl=openssl
 	CGO_ENABLED=1 go test -race -count=1 ./...
 
 test-systemd: ## Install, reload, upgrade, purge under a booted systemd (root, network); SUITES, CLAIMS

@@ -11,7 +11,7 @@ func TestTurnsOfTheGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
 		if !g.enter(t.Context(), "a") {
-			t.Fatal("an empty gate lets nobody in")
+			t.Fatal("an empty gate refuses")
 		}
 		var (
 			wg    sync.WaitGroup

@@ -155,7 +155,7 @@ func (p *passwords) remembered(digest [32]byte) (v verdict, known bool) {
 	defer p.mu.Unlock()
 	now := time.Now()
 	if until, ok := p.granted[digest]; ok && now.Before(until) {
-		p.granted[digest] = now.Add(grantedFor) // whoever comes again and again is not kept waiting by a flood
+		p.granted[digest] = now.Add(grantedFor) // use extends it, so that a flood does not delay a client in steady use
 		return granted, true
 	}
 	if until, ok := p.denied[digest]; ok && now.Before(until) {

@@ -140,7 +140,7 @@ func TestFloodOfGuessesIsTurnedAwayAndPushesNobodyOut(t *testing.T) {
 		if got := p.check(t.Context(), "here", "ops", "right"); got != granted {
 			t.Fatalf("check() = %v; want granted", got)
 		}
-		p.gate.enter(t.Context(), "here") // somebody's check is under way, for ever
+		p.gate.enter(t.Context(), "here") // one check is under way, for ever
 		var (
 			wg       sync.WaitGroup
 			mu       sync.Mutex
@@ -171,7 +171,7 @@ func TestFloodOfGuessesIsTurnedAwayAndPushesNobodyOut(t *testing.T) {
 	})
 }
 
-// However many guess, whoever comes with the right password gets in: now, and although others go on to come.
+// The right password is granted behind any number of guesses, and while more of them arrive.
 func TestARightPasswordGetsThroughAFloodOfGuesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPasswords(map[string]string{"ops": hash(t, "right")}, newGate())

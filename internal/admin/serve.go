@@ -132,8 +132,8 @@ func (s *Server) newServer(stop context.Context, over access) *http.Server {
 	}
 }
 
-// connections are those of one socket. When there are too many, the one that has been silent for longest makes room: whoever holds all
-// of them with half a request keeps nobody out.
+// connections are those of one socket. When there are too many, the one that has been silent for longest is closed, so that
+// half-sent requests cannot hold all of them.
 type connections struct {
 	mu sync.Mutex
 	of map[net.Conn]*connection
@@ -159,7 +159,7 @@ func (h *connections) add(c net.Conn) {
 	h.of[c] = &connection{since: time.Now()}
 	h.mu.Unlock()
 	if t, ok := out.(*tls.Conn); ok {
-		out = t.NetConn() // its goodbye could take a while
+		out = t.NetConn() // a close_notify could block
 	}
 	if out != nil {
 		_ = out.Close() // the server finds out and lets go of it

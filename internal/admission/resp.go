@@ -10,8 +10,7 @@ import (
 )
 
 // This file speaks as much of the store's protocol, RESP 2, as the script needs: commands of strings, and replies that are a line or an
-// array of three integers. A store announces lengths before what has them; here nothing is taken on its word, as whoever answers in the
-// store's place could announce what no memory holds.
+// array of three integers. No announced length is allocated: a peer in the store's place could announce more than there is memory.
 
 // maxReply is the longest line of a reply, in bytes: an error's text.
 const maxReply = 1024

@@ -244,7 +244,7 @@ func (l *link) open(ctx context.Context) error {
 	return l.look(ctx, l.timeout) // a store that is too slow for exchanges is away, too
 }
 
-// introduce says who we are, and which database we want.
+// introduce authenticates, and selects the database.
 func (l *link) introduce(ctx context.Context) error {
 	defer l.within(ctx, openTimeout)()
 	replies := 0

@@ -321,7 +321,7 @@ func TestABucketThatIsNone(t *testing.T) {
 	}
 }
 
-// A clock that went back leaves debts that nobody can have. They are cut to what a caller can owe, once.
+// A clock that went back leaves debts larger than the burst. They are cut to the burst, once.
 func TestTheClockOfTheStoreGoesBack(t *testing.T) {
 	st := startStore(t)
 	s := newTestShared(t, SharedOptions{URL: st.url(), PerSecond: 1, Burst: 2, Failure: Deny})

@@ -99,7 +99,7 @@ func Read(path string, o Options) (*Config, Problems) {
 		}
 	}
 	var sources []source
-	public := make(map[string]fs.FileMode) // readable for everybody
+	public := make(map[string]fs.FileMode) // readable for all users
 	for _, path := range paths {
 		f, err := reader.Read(path, maxFileSize)
 		if err != nil {
@@ -135,8 +135,7 @@ func exposed(cfg *Config, public map[string]fs.FileMode) (warnings Problems) {
 	return warnings
 }
 
-// isSecret reports whether the value of a key is most likely none of everybody's business: a field that lets its sender in, or the hash of
-// a password.
+// isSecret reports whether the value of a key is most likely a secret: a field that authenticates its sender, or the hash of a password.
 func isSecret(key string) bool {
 	if strings.HasPrefix(key, "admin.users.") {
 		return true

@@ -115,7 +115,7 @@ func (e entry) byDefault(defaults *Config) reflect.Value {
 }
 
 // follows reports whether the value is there without the key: it is the
-// default, and nobody set it.
+// default, and not set.
 func (e entry) follows(c, defaults *Config) bool {
 	if !c.Origin(plain(e.path)).IsDefault() {
 		return false
@@ -232,8 +232,8 @@ func (c *Config) WriteText(w io.Writer) error {
 }
 
 // WriteTOML writes the effective configuration as a file that loads again, to
-// the same settings. Defaults that nobody set are comments in it, as in the
-// installed file; some would be worth a warning if somebody did. Secrets are
+// the same settings. Defaults that were not set are comments in it, as in the
+// installed file, since some of them cause a warning once they are set. Secrets are
 // left out, each with a comment in its place.
 func (c *Config) WriteTOML(w io.Writer) error {
 	var b strings.Builder

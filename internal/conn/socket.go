@@ -13,7 +13,7 @@ import (
 )
 
 // Socket is one stream socket. One goroutine may read and another write at a time; Close, Interrupt, Interrupted,
-// InterruptRead, Nudge, WriteBlocked, PeerEnd and PeerGone may be called by anyone.
+// InterruptRead, Nudge, WriteBlocked, PeerEnd and PeerGone are safe for concurrent use.
 //
 // On Linux it makes raw system calls on the non-blocking descriptor while it holds the runtime's poller, so that a wait
 // costs no second read and the runtime's monitor does not take every read for a system call that might block. The race

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// A fix belongs to its cause: where one token stands for several, none of them is told what only another needs.
+// A fix belongs to its cause: a token that stands for several causes has one fix for each.
 func TestFixesBelongToTheirCause(t *testing.T) {
 	tls := func(text string) error { return errors.New("tls: " + text) }
 	seen := make(map[string]string) // the cause, by token and fix

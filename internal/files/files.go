@@ -1,4 +1,4 @@
-// Package files reads the files that decide what the proxy trusts and whom it poses as, and says who else may change them.
+// Package files reads the files that decide what the proxy trusts and which identity it presents, and tells which users may change them.
 package files
 
 import (
@@ -42,11 +42,11 @@ type File struct {
 	Data []byte
 	Mode fs.FileMode
 
-	// Problems say who besides root and the user we run as may change the file, or which one is found under its name.
+	// Problems name the users besides root and our own that may change the file, or exchange it for another.
 	Problems []*Problem
 }
 
-// Public reports whether everybody on this host may read the file, as far as its own mode tells.
+// Public reports whether all users of this host may read the file, as far as its own mode tells.
 func (f *File) Public() bool { return f.Mode.Perm()&0o004 != 0 }
 
 // Reader reads files and remembers the Problems that it has returned, so that a folder in which several lie is reported once. The zero
@@ -87,7 +87,7 @@ func (r *Reader) Read(path string, most int64) (*File, error) {
 	return &File{Data: data, Mode: fs.FileMode(w.last.Mode & 0o7777), Problems: w.problems}, nil
 }
 
-// List returns the names in the folder at path, sorted, and who besides root and the user we run as may change which they are. The error is a
+// List returns the names in the folder at path, sorted. problems name the users besides root and our own that may change which they are. The error is a
 // *Problem; errors.Is tells fs.ErrNotExist.
 func (r *Reader) List(path string) (names []string, problems []*Problem, err error) {
 	w, err := r.walk(path)

@@ -82,7 +82,7 @@ func TestReadFindsAGroupThatMayWrite(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to give a file to a group")
 	}
-	const group = 12345 // nobody's own
+	const group = 12345 // no user has it as its own
 	file := tree(t, 0o755, 0o755, 0o664)
 	if err := os.Chown(file, 0, group); err != nil {
 		t.Fatal(err)
@@ -158,7 +158,7 @@ func TestReadReportsAFolderOnce(t *testing.T) {
 	}
 }
 
-// Nothing that lies where a file should be keeps anybody waiting.
+// Read does not block, whatever lies at the path.
 func TestReadWantsARegularFile(t *testing.T) {
 	dir := t.TempDir()
 	fifo, folder, socket, large := filepath.Join(dir, "fifo"), filepath.Join(dir, "folder"), filepath.Join(dir, "socket"), filepath.Join(dir, "large")
@@ -201,7 +201,7 @@ func TestWhatWasJudgedIsWhatIsOpened(t *testing.T) {
 	}
 }
 
-// What a link leads to elsewhere is not for whoever follows the hint to change.
+// A hint does not tell to change what a link leads to elsewhere.
 func TestHintsChangeNothingElsewhere(t *testing.T) {
 	bad := tree(t, 0o755, 0o755, 0o666)
 	link := filepath.Join(t.TempDir(), "link")
@@ -225,7 +225,7 @@ func TestList(t *testing.T) {
 	if err != nil || !slices.Equal(names, []string{"file", "file.off"}) {
 		t.Errorf("List = %q, %v", names, err)
 	}
-	if len(problems) != 1 || !strings.Contains(problems[0].Error(), "everybody may write") { // somebody could add one
+	if len(problems) != 1 || !strings.Contains(problems[0].Error(), "everybody may write") { // others could add one
 		t.Errorf("problems %v", problems)
 	}
 	if Masked(file) || !Masked(file+".off") {

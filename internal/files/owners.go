@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files and folders must belong to root or to the user we run as, and neither their group nor everybody may write to them. Two things are
+// Files and folders must belong to root or to the user we run as, and neither their group nor other users may write to them. Two things are
 // allowed: a group that is the owner's alone (same number as the user, no other member in /etc/group), and folders on the way with the
-// sticky bit such as /tmp, where nobody but the owner can replace what lies directly in them. Access lists need no look of their own:
+// sticky bit such as /tmp, where only the owner can replace what lies directly in them. Access lists need no look of their own:
 // the mode's group bits are the most that they can grant.
 
 // serviceUser is the account that the packaged unit runs as. Its files are fine for root too, so that root can check the service's
 // configuration.
 const serviceUser = "mtls-proxy"
 
-// users tells whom files may belong to.
+// users are those that files may belong to.
 type users struct {
 	own     uint32
-	service string // "": not known, or nobody's concern
+	service string // the number of serviceUser; "": not known, or we are not root
 }
 
 func newUsers() *users {
@@ -56,19 +56,19 @@ func (w *walk) report(at, fact, hint string) {
 	}
 	w.r.reported[at+"\x00"+fact] = true
 	if at != w.home && !strings.HasPrefix(w.home+"/", at+"/") && !strings.HasPrefix(at, strings.TrimSuffix(w.home, "/")+"/") {
-		hint = "put a file that only root may change in the place of the link " + w.path // what the link leads to is somebody else's affair
+		hint = "put a file that only root may change in the place of the link " + w.path // what it leads to may belong to another package
 	}
 	w.problems = append(w.problems, &Problem{Path: at, Fact: fact, Hint: hint})
 }
 
-// judgeLink says whether a link belongs to somebody who may change it.
+// judgeLink reports a link that another user may change.
 func (w *walk) judgeLink(at string, st *unix.Stat_t) {
 	if !w.r.trusted(st.Uid) {
 		w.report(at, "is a link of "+userName(st.Uid)+", who may change it", "chown -h root "+at)
 	}
 }
 
-// judge says who may change a file or folder. last is that it is the one that is read, not one on the way.
+// judge reports a file or folder that other users may change. last means that it is the one to read, not a folder on the way.
 func (w *walk) judge(at string, st *unix.Stat_t, last bool) {
 	mode := st.Mode & 0o7777
 	sticky := !last && st.Mode&unix.S_ISVTX != 0
@@ -83,7 +83,7 @@ func (w *walk) judge(at string, st *unix.Stat_t, last bool) {
 	}
 }
 
-// alone reports whether the group gid is the user's own, with nobody else in it.
+// alone reports whether the group gid is the user's own, with no other member.
 func alone(uid, gid uint32) bool {
 	if uid != gid {
 		return false

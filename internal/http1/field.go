@@ -311,7 +311,7 @@ func (s *squashed) isCert() bool {
 	return s.contains(certParts) || s.endsIn(certEnds) || bytes.HasPrefix(s.text, []byte("xssl"))
 }
 
-// maxFamilyName is the length of the longest name that is looked at, marks left out. Nobody gives a field a longer one.
+// maxFamilyName is the length of the longest name that is looked at, marks left out. Names in use are shorter.
 const maxFamilyName = 64
 
 // family tells ClientCert, XForwarded and Other apart, by what a name is made of.

@@ -21,7 +21,7 @@ func spellings(name string) (all []string) {
 	return append(all, strings.Replace(name, "-", "_", 1))
 }
 
-// Servers believe fields of many names. No spelling of one passes, and neither does the next one that somebody thinks of.
+// Servers believe fields of many names. No spelling of a known name passes, nor does a new name that is made of the same parts.
 func TestForgedFieldsDoNotPass(t *testing.T) {
 	for _, name := range []string{
 		"Client-Cert", "Client-Cert-Chain", "X-Client-Cert", "X-Client-Certificate", "X-Forwarded-Client-Cert", "X-SSL-Client-Cert", "X-SSL-Cert",

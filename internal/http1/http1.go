@@ -15,7 +15,7 @@ type Limits struct {
 // bytesPerField is how many bytes of a head its fields have on average, at least. Shorter ones take more memory than they say.
 const bytesPerField = 32
 
-// MaxInterim is how many interim responses (1xx) may come before the final one. Nobody who reports progress comes near it.
+// MaxInterim is how many interim responses (1xx) may come before the final one. A server that reports progress stays far below it.
 const MaxInterim = 1000
 
 func (l *Limits) orDefault() (o Limits) {

@@ -13,7 +13,7 @@ import (
 
 // arrangement is what becomes of the certificates of a file.
 type arrangement struct {
-	chain   []*x509.Certificate // the leaf, then who issued it, and so on
+	chain   []*x509.Certificate // the leaf, then its issuer, and so on
 	others  []*x509.Certificate // further ways from the chain to other roots; sent behind it
 	key     crypto.Signer
 	remarks []string // what to change in the file

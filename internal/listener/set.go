@@ -266,7 +266,7 @@ func (c *Change) Commit() (now map[string][]*Socket, left []*Socket) {
 	return maps.Clone(c.now), left
 }
 
-// Moved reports whether old, which left, goes on under another name: whoever waits there to be accepted is that one's.
+// Moved reports whether old, which left, goes on under another name, which then accepts the connections in its backlog.
 func (c *Change) Moved(old *Socket) bool { return c.moved[old] != nil }
 
 // Abort closes what Prepare bound; the Set is as it was.

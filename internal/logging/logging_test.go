@@ -374,7 +374,7 @@ func TestRecordsOfAnswersAllocateNothing(t *testing.T) {
 	}
 }
 
-// Whoever asked for a record of every request finds each answer's id.
+// With access = "all", there is a record with the id of each answer.
 func TestABurstIsRecordedWholeWhereAllIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out output

@@ -8,8 +8,8 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/upstream"
 )
 
-// This file decides whose fault an end was. What a caller can bring about at will must not speak against the upstream: its circuit
-// breaker and its ejection are everybody's.
+// This file decides whose fault an end was. What a caller can bring about at will is no failure of the upstream: all callers share
+// its circuit breaker and its ejections.
 
 // silentFor is for how long a caller has to be silent in the middle of a body before the upstream's end is said to be its fault.
 const silentFor = 100 * time.Millisecond

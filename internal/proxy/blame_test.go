@@ -137,7 +137,7 @@ func TestWhatEndsATunnelOpensNoCircuitBreaker(t *testing.T) {
 	}
 }
 
-// Whoever has said that it sends no more needs no close_notify. If it still reads it sees that the end was none.
+// A caller that has half-closed needs no close_notify. If it still reads, it sees a reset.
 func TestTunnelHalfClosedByTheCaller(t *testing.T) {
 	k := start(t, setup{timeout: longTunnel, upstream: once(switching, func(c *demo.Conn) {
 		c.WaitClosed()
@@ -187,7 +187,7 @@ func TestAHalfClosedCallerIsAnswered(t *testing.T) {
 	}
 }
 
-// As when the service was down: callers connect, which systemd's socket permits, ask, and give up before anybody accepts.
+// As when the service was down: callers connect, which systemd's socket permits, ask, and give up before they are accepted.
 func TestNothingIsDoneForACallerThatGaveUp(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		for how, leave := range map[string]func(*caller){

@@ -127,7 +127,7 @@ func (k *kit) redial(c *caller) *caller {
 	return k.dial()
 }
 
-// A second answer that nobody asked for is no answer to the next caller's request, and its server gets one request a connection from
+// An unsolicited second response is no answer to the next caller's request, and its server gets one request a connection from
 // then on.
 func TestAServerThatAnswersTwice(t *testing.T) {
 	second := make(chan bool, 1)
@@ -140,7 +140,7 @@ func TestAServerThatAnswersTwice(t *testing.T) {
 			answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.URL.Path), r.URL.Path)
 			c.WriteString(answer)
 			if r.URL.Path == "/twice" {
-				time.Sleep(5 * time.Millisecond)
+				time.Sleep(5 * time.Millisecond) // of this server: the second response comes after the first was read
 				c.WriteString(answer)
 				second <- true
 			}

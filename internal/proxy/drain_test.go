@@ -232,7 +232,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 }
 
-// A listener that leaves the configuration, or a service that stops, resets nobody who waits to be accepted.
+// A listener that leaves the configuration, or a service that stops, does not reset the connections in its backlog.
 func TestWhoWaitsToBeAcceptedIsServedBeforeTheSocketCloses(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {

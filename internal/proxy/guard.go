@@ -57,7 +57,7 @@ func (x *session) allowsHost(snap *snapshot.Snapshot, l *snapshot.Listener, host
 	return l.AllowsHost(name) || snap.Table.NamesHost(l.Name, host) || x.isOwnAddress(name)
 }
 
-// isOwnAddress reports whether host is the address that the caller has connected to. Nobody can make that resolve to another.
+// isOwnAddress reports whether host is the IP address that the caller has connected to. No DNS answer can change that.
 func (x *session) isOwnAddress(host []byte) bool {
 	tcp, ok := x.socket.LocalAddr().(*net.TCPAddr)
 	if !ok {

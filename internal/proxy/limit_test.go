@@ -290,7 +290,7 @@ func TestWhoIsEvictedFirst(t *testing.T) {
 	}
 }
 
-// Whoever holds all places with heads that it does not complete, and comes again for each that it loses, keeps nobody out.
+// A caller that holds all places with incomplete heads, and reconnects for each that it loses, does not keep others out.
 func TestUnfinishedHeadsGiveWay(t *testing.T) {
 	k := start(t, setup{config: "[limits]\nmax_connections = 4\n"})
 	hold := func() *caller {
@@ -311,11 +311,11 @@ func TestUnfinishedHeadsGiveWay(t *testing.T) {
 	a := held[0].answer()
 	a.problem(k, fault.ConnectionLimit)
 	if !strings.Contains(a.text, "the rest of this request's head") {
-		t.Errorf("who lost its place is told %s", a.text)
+		t.Errorf("the caller that lost its place got %s", a.text)
 	}
 }
 
-// Nor does whoever gets its last answer, and stays to read it.
+// Nor does a caller that leaves its last answer unread.
 func TestCallersThatReadTheirLastAnswerGiveWay(t *testing.T) {
 	k := start(t, setup{config: "[limits]\nmax_connections = 4\n"})
 	refused := func() { k.dial().send("no request\r\n\r\n").headTo(http.MethodGet).is(k, http.StatusBadRequest) }
@@ -330,7 +330,7 @@ func TestCallersThatReadTheirLastAnswerGiveWay(t *testing.T) {
 	}
 }
 
-// Who has as many places as others, or had them a moment ago, gets none of theirs.
+// A caller with as many places as another, the ones just freed included, gets none of its places.
 func TestWhoseNewcomersGetNoPlace(t *testing.T) {
 	on := func(owner string, since int64, leaving bool) evictable {
 		return evictable{x: new(session), owner: owner, since: since, leaving: leaving}
@@ -340,11 +340,11 @@ func TestWhoseNewcomersGetNoPlace(t *testing.T) {
 		all      []evictable
 		want     string // the owner that gives a place up; "": none
 	}{
-		"one who has none":              {"c", []evictable{on("a", 1, false), on("b", 2, false)}, "a"},
-		"one who has as many":           {"b", []evictable{on("a", 1, false), on("b", 2, false)}, "b"},
+		"one that has none":             {"c", []evictable{on("a", 1, false), on("b", 2, false)}, "a"},
+		"one that has as many":          {"b", []evictable{on("a", 1, false), on("b", 2, false)}, "b"},
 		"one whose places are free now": {"b", []evictable{on("a", 1, false), on("b", 2, true)}, ""},
-		"one who has fewer":             {"b", []evictable{on("a", 1, false), on("a", 2, false), on("b", 0, false)}, "a"},
-		"one who has more":              {"b", []evictable{on("a", 1, false), on("b", 2, false), on("b", 3, true)}, "b"},
+		"one that has fewer":            {"b", []evictable{on("a", 1, false), on("a", 2, false), on("b", 0, false)}, "a"},
+		"one that has more":             {"b", []evictable{on("a", 1, false), on("b", 2, false), on("b", 3, true)}, "b"},
 	} {
 		first, ok := firstToGo(c.all, c.newcomer)
 		if ok != (c.want != "") || first.owner != c.want {
@@ -353,7 +353,7 @@ func TestWhoseNewcomersGetNoPlace(t *testing.T) {
 	}
 }
 
-// Callers of this host have one address, so it is their user by whom they are told apart when places are short.
+// Callers of this host have one address, so their user tells them apart when places are short.
 func TestAnotherUsersFloodTakesNoConnection(t *testing.T) {
 	k := start(t, setup{config: "[limits]\nmax_connections = 4\n"})
 	kept := k.dial()

@@ -118,7 +118,7 @@ const (
 var ErrClosing = errors.New("the listening socket is about to be closed")
 
 // Serve accepts callers of the listener of that name until ctx ends, which is no error, or ln fails. It does not close
-// ln; what it accepted lives on. ln must have deadlines. If the cause of ctx is ErrClosing, whoever waits to be accepted is still
+// ln; what it accepted lives on. ln must have deadlines. If the cause of ctx is ErrClosing, connections in the backlog are still
 // served: closing the socket would reset them.
 func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) error {
 	acceptor, err := conn.NewAcceptor(ln, &s.closer)
@@ -162,7 +162,7 @@ func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) er
 // maxRest bounds how many are accepted from a socket that is about to be closed, in case they come as fast as that.
 const maxRest = 10_000
 
-// acceptRest accepts whoever has come before.
+// acceptRest accepts the connections in the backlog.
 func (s *Server) acceptRest(ctx context.Context, listener string, acceptor *conn.Acceptor) {
 	for range maxRest {
 		c, err := acceptor.AcceptNow()
@@ -354,7 +354,7 @@ func (x *session) ownerOf() string {
 	return x.owner
 }
 
-// firstToGo chooses among all for a newcomer of that owner. It gets no place of another owner who has no more of them: in a flood, those of
+// firstToGo chooses among all for a newcomer of that owner. It gets no place of another owner that has no more of them: in a flood, those of
 // its own may be leaving already. False: there is none.
 func firstToGo(all []evictable, newcomer string) (first evictable, ok bool) {
 	mine, count := new(int), make(map[string]*int)
@@ -389,7 +389,7 @@ func firstToGo(all []evictable, newcomer string) (first evictable, ok bool) {
 
 // goesBefore reports whether e is evicted rather than o. How long they have waited is known only
 // to a tick of the clock, in which a flood of connections may come: of these, those go first that have got no answer yet, and
-// of those again whoever came first.
+// of those again the one that came first.
 func (e *evictable) goesBefore(o *evictable) bool {
 	if e.kin != o.kin {
 		return e.kin > o.kin
@@ -424,7 +424,7 @@ func (s *Server) enter(x *session) (limit string) {
 // settling is how long somebody who is leaving, or done with a request, may take to be seen as such.
 const settling = 50 * time.Millisecond
 
-// squeeze gets a place where there is none, at the cost of a caller who has many.
+// squeeze gets a place where there is none, at the cost of a caller that has many.
 func (s *Server) squeeze(gate *admission.Gate, x *session) bool {
 	if !s.evict(x) {
 		if gate.Enter(settling, nil) {

@@ -23,7 +23,7 @@ type session struct {
 	socket  *conn.Socket
 	name    string // of the listener
 	address string // the caller's IP address; "" on a Unix socket
-	share   []byte // what the share of connections goes by: that, or who the caller is
+	share   []byte // what the share of connections goes by: callers.Source, or the user on a Unix socket
 	shares  *admission.Shares
 	local   bool   // the caller is on this host, where it may be a browser
 	probe   bool   // the watchdog's own; set before the goroutine starts
@@ -45,7 +45,7 @@ type session struct {
 	cut  bool      // the drain's end met it; belongs to server.mu, as does
 	told time.Time // when it was first told to end by that, or was ending already
 
-	owner string // who the caller is, as ownerOf found out; belongs to server.mu
+	owner string // of the connection, see ownerOf; belongs to server.mu
 
 	// What follows belongs to the session's goroutine.
 	snap      *snapshot.Snapshot // the current exchange's; nil while parked
@@ -58,7 +58,7 @@ type session struct {
 	entered   bool   // it was asked whether there is a place for it
 	closing   bool   // nothing more is served
 	unread    bool   // the caller may still be sending what nobody will read
-	evicted   bool   // somebody waits for the place
+	evicted   bool   // another caller waits for the place
 	broken    bool   // the caller is cut off, and is to notice
 	apart     bool   // the exchange that step left to be carried outside of it
 	reserves  bool   // connections may be reserved for it
@@ -250,7 +250,7 @@ func (x *session) wake() bool {
 	return true
 }
 
-// shed tells a caller whose place somebody else needs that its head came too slowly. It is not waited for until it has read that.
+// shed answers an incomplete head with 503, as another caller needs the place, and does not wait until that is read.
 func (x *session) shed() {
 	x.refuseHead(cancelShed.fault())
 	x.unread = false

@@ -165,7 +165,7 @@ func (t *tunnel) carry() {
 			x.touchTunnel()
 		case errors.Is(err, io.EOF):
 			t.ended.Store(true)
-			_ = up.CloseWrite() // who reads from the upstream sees what is wrong with it
+			_ = up.CloseWrite() // the other direction reports what is wrong with it
 			return
 		case errors.Is(err, conn.ErrInterrupted):
 			return // the other direction broke, or somebody cancelled

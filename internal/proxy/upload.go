@@ -355,7 +355,7 @@ func (u *upload) inviteLater() {
 	})
 }
 
-// told notes that the caller is told to go on, or has an answer, or goes on by itself, and reports whether that is news.
+// told notes that the caller needs no 100 any more: it got one, or an answer, or sends without one. It reports whether that is new.
 func (u *upload) told() (news bool) {
 	v := &u.invitation
 	v.mu.Lock()

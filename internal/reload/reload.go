@@ -137,8 +137,7 @@ func (r *Reloader) apply(ctx context.Context, load func() (*config.Config, error
 	return out, err
 }
 
-// maxPrepare bounds the time for reading files and building a generation. A network file system that is away holds whoever opens a file
-// of it for as long as it likes.
+// maxPrepare bounds the time for reading files and building a generation. An open on a network file system that is away may block for ever.
 const maxPrepare = 45 * time.Second
 
 // prepared is a generation that could be put into service.
@@ -211,7 +210,7 @@ var (
 	errBehind = errors.New("the reload before this one was given up, but still waits for a file; is it on a network file system that is away?")
 )
 
-// prepare does everything that can fail and nothing that anybody notices.
+// prepare does everything that can fail, and nothing that has a visible effect.
 func (r *Reloader) prepare(ctx context.Context, load func() (*config.Config, error), prev *snapshot.Snapshot) (p prepared) {
 	if p.cfg, p.err = load(); p.err != nil {
 		return p

@@ -185,7 +185,7 @@ func TestReloadGivesUpWaitingWithItsContext(t *testing.T) {
 	})
 }
 
-// A file on a network file system that is away holds whoever opens it. Neither a stop nor later reloads wait for that.
+// Opening a file on a network file system that is away may block for ever. Neither a stop nor later reloads wait for it.
 func TestAReloadThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{slow: time.Hour}

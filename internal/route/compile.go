@@ -17,7 +17,7 @@ type compiledRule struct {
 	methods  []string
 
 	strip, add string
-	below      string // no reading of the path that is sent leaves that, escapes resolved; "" where the path is sent as it came, or nothing of the prefix is left
+	below      string // the prefix of what is sent, escapes resolved, which no reading may leave; "": none, or the path is sent as it came
 }
 
 func compileRule(r Rule) (compiledRule, error) {

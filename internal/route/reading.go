@@ -2,13 +2,17 @@ package route
 
 import "bytes"
 
-// A path reaches the upstream as it came, byte for byte, and what reads it there
-// is not ours. Servers resolve escapes, once or twice, of overlong UTF-8 and full-width characters too; end it at NUL, as C does, or at an escaped "?" or "#"; take backslashes for slashes; cut
-// parameters from each segment, as Java does; cut dots and blanks from the end of each and take upper case for lower, as Windows does; merge
-// doubled slashes and resolve dot segments, before or after. Each
-// combination is a reading. When one of them falls under another rule than the
-// bytes do, we cannot know whose request it is: /public/..%2fadmin must not reach
-// /admin by the rule of /public. When one of what is sent leaves the prefix that was put before it, somebody else's part of the upstream is asked.
+// A path reaches the upstream as it came, byte for byte. Servers differ in how they read it. They may
+//   - resolve escapes, once or twice, those of overlong UTF-8 and full-width characters too;
+//   - end it at NUL, as C does, or at an escaped "?" or "#";
+//   - take backslashes for slashes;
+//   - cut parameters from each segment, as Java does;
+//   - cut dots and blanks from the end of each segment, and ignore case, as Windows does;
+//   - merge doubled slashes and resolve dot segments, in either order.
+//
+// Each combination is a reading. If the rule of one reading is not the rule of the bytes, the path is ambiguous:
+// /public/..%2fadmin must not reach /admin by the rule of /public. So it is if a reading of the path that is sent leaves the
+// prefix that the rule adds.
 
 const shortPath = 1024 // a doubtful path up to this length is judged without allocating
 
@@ -337,7 +341,7 @@ func narrow(dst, path []byte) []byte {
 	return dst
 }
 
-// continued returns the character of n bytes that path begins with, whose first byte stands for r; n is 1 if there is none.
+// continued returns the character of n bytes at the beginning of path; r holds the bits of its first byte. n is 1 if there is none.
 func continued(path []byte, r rune, n int) (rune, int) {
 	if len(path) < n {
 		return rune(path[0]), 1

@@ -209,7 +209,7 @@ func TestSpellingsOfAnotherRoute(t *testing.T) {
 			t.Errorf("Match(%q) = %d, %v; want %d", path, rule, v, want)
 		}
 	}
-	// Whoever means both spellings gives each a route.
+	// Where both spellings are meant, each has a route.
 	table = compile(t, Rule{PathPrefix: "/admin"}, Rule{PathPrefix: "/Admin"}, Rule{})
 	for path, want := range map[string]int{"/admin": 0, "/Admin/x": 1, "/x": 2} {
 		if rule, v := table.match("http", "localhost", path, "GET"); rule != want || v != Found {

@@ -24,8 +24,8 @@ type Found struct {
 	Warnings   []string
 }
 
-// Check loads everything that cfg names, as a start would, looks at who may
-// write to it, and judges cfg by the installed unit; unit is nil where none
+// Check loads everything that cfg names, as a start would, finds files that
+// others may write to, and judges cfg by the installed unit; unit is nil where none
 // runs it. problems are what is wrong with cfg itself; the rest is judged all
 // the same. It opens no port and no connection, and reports all it found to be
 // wrong as one BadConfiguration.

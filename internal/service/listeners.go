@@ -79,7 +79,7 @@ func (c *listenersChange) Commit() {
 	}
 }
 
-// cause is why nobody accepts on sock any more: it is closed, or another name has taken it over with those who wait there.
+// cause is why accepting on sock ends: it is closed, or another name has taken it over with its backlog (nil).
 func (c *listenersChange) cause(sock *listener.Socket) error {
 	if c.change.Moved(sock) {
 		return nil

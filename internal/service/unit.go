@@ -11,8 +11,8 @@ import (
 	"github.com/mtls-proxy/mtls-proxy/internal/systemd"
 )
 
-// beside compares cfg with the unit that runs it: the sockets that it gets, where it may bind others, and to whom it may
-// give them.
+// beside compares cfg with the unit that runs it: the sockets that it gets, where it may bind others, and which group it
+// may give them.
 func (f *Found) beside(cfg *config.Config, unit *systemd.Unit) (errs []error) {
 	warnings, errs := listener.Judge(specs(cfg), unit.Passed())
 	f.Warnings = append(f.Warnings, warnings...)

@@ -384,7 +384,7 @@ func speaks(u *config.Upstream) (l http1.LocationRewrite) {
 			port = "443"
 		}
 		add(&l.Origins, "https://"+host+":"+port)
-		// A server behind somebody else's TLS may think that it is called in plain text.
+		// A server behind a TLS terminator may name itself with http.
 		for _, origin := range []string{"http://" + host, "http://" + host + ":80", "http://" + host + ":" + port} {
 			add(&l.Origins, origin)
 		}

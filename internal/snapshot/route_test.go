@@ -82,7 +82,7 @@ func encrypted(origins []string) (list []string) {
 	return list
 }
 
-// A server that somebody else's TLS stands in front of may redirect to http and its own name.
+// A server behind a TLS terminator may redirect to http and its own name.
 func TestLocationKnowsTheUpstreamInPlainText(t *testing.T) {
 	s := newSite(t)
 	snap := s.build(t, credentials+"[upstream.default]\nurl = \"https://api.example:8443\"\nhost = \"preserve\"\n", nil)

@@ -9,8 +9,8 @@ import (
 
 // Told is told of changes of state that an operator may want to know of, by goroutines that wait for it.
 type Told struct {
-	Upstream *upstream.Told  // nil: nobody is told
-	Store    func(err error) // of the shared rate limit: why it is away, nil when it is back; nil: nobody is told
+	Upstream *upstream.Told  // may be nil
+	Store    func(err error) // of the shared rate limit: why it is away, nil when it is back; may be nil
 }
 
 // Run does what goes on behind exchanges for what s has and prev, which may be nil, has not: names are looked up and

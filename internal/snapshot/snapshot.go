@@ -144,7 +144,7 @@ type Store struct {
 // Current returns the Snapshot that serves, nil before the first one.
 func (s *Store) Current() *Snapshot { return s.p.Load() }
 
-// Serving returns the Snapshot for callers who have just come to that listener: the current one, or the one before if the listener
+// Serving returns the Snapshot for a connection just accepted on that listener: the current one, or the one before if the listener
 // left with that and is about to be closed. It is nil when both have no such listener.
 func (s *Store) Serving(listener string) *Snapshot {
 	now := s.Current()
@@ -160,7 +160,7 @@ func (s *Store) Serving(listener string) *Snapshot {
 // Publish makes next current and returns the one that was. Limits change in the same moment; who is inside stays.
 func (s *Store) Publish(next *Snapshot) (old *Snapshot) {
 	if old = s.p.Load(); old != nil && old.loses(next) {
-		s.leaving.Store(old) // first, so that callers of those listeners find one of both
+		s.leaving.Store(old) // first, so that those listeners find one of both
 		s.p.Store(next)
 	} else {
 		s.p.Store(next)

@@ -35,7 +35,7 @@ func TestStorePublishesOneAfterTheOther(t *testing.T) {
 	}
 }
 
-// Who came to a listener that a generation removes is served by the one before, which is let go of with the next.
+// A connection to a listener that a generation removes is served by the generation before, which is released with the next one.
 func TestStoreServesListenersThatLeave(t *testing.T) {
 	s := newSite(t)
 	var store Store

@@ -57,7 +57,7 @@ func (u *Unit) Passed() map[string][]string {
 // Names returns the names under which the service gets sockets.
 func (u *Unit) Names() []string { return slices.Sorted(maps.Keys(u.Passed())) }
 
-// LookUp asks the service manager about the installed unit. It returns nil where there is no such unit, or nobody to ask.
+// LookUp asks the service manager about the installed unit. It returns nil where there is no such unit, or no service manager.
 func LookUp(ctx context.Context) *Unit {
 	ctx, cancel := context.WithTimeout(ctx, showTimeout)
 	defer cancel()

@@ -30,7 +30,7 @@ func (b *Bundle) explain(certs []*x509.Certificate, now time.Time) *fault.Fault 
 	return nil
 }
 
-// explainIssuer judges those of our authorities by whose name child was issued. sent is that the server has sent one that issued it.
+// explainIssuer judges our authorities that have the name of child's issuer. sent means that the server has sent the issuer itself.
 func (b *Bundle) explainIssuer(child *x509.Certificate, sent bool, now time.Time) *fault.Fault {
 	var another *x509.Certificate
 	for _, ca := range b.Certificates {
@@ -40,7 +40,7 @@ func (b *Bundle) explainIssuer(child *x509.Certificate, sent bool, now time.Time
 		switch {
 		case !bytes.Equal(ca.Raw, child.Raw) && !signed(ca, child):
 			another = ca
-		case !bytes.Equal(ca.Raw, child.Raw) && isWeak(child): // nobody looks at a root's own signature
+		case !bytes.Equal(ca.Raw, child.Raw) && isWeak(child): // a root's own signature does not count
 			return weakSignature(child)
 		case ca.Version == 3 && (!ca.BasicConstraintsValid || !ca.IsCA) || ca.KeyUsage != 0 && ca.KeyUsage&x509.KeyUsageCertSign == 0:
 			return fault.New(fault.TrustBundleUnfit, fmt.Errorf("certificate %q of trust bundle %q lacks CA:TRUE or keyCertSign, and %q was issued by it",

@@ -53,7 +53,7 @@ func readSystemRoots() ([]*x509.Certificate, error) {
 		dirs = strings.Split(d, ":")
 	}
 	var certs []*x509.Certificate
-	var r files.Reader // who may change the system's own is not for us to judge
+	var r files.Reader // Problems with the owners of the system's files are ignored
 	for _, place := range places {
 		if f, err := r.Read(place, maxFileBytes); err == nil {
 			certs = appendRoots(certs, f.Data)

@@ -116,7 +116,7 @@ type words uint8
 const (
 	nothing words = iota
 	ended         // it closed the connection
-	unasked       // bytes that nobody asked for
+	unasked       // bytes that belong to no request
 )
 
 // said looks for that: in the socket, in what was read ahead, and with crypto/tls.
@@ -138,9 +138,9 @@ func (c *Conn) said() words {
 // distrustFor is for how long an Endpoint is taken for what it was seen to be.
 const distrustFor = time.Minute
 
-// Distrust tells that the server has sent what nobody had asked for. Had that come a moment later, it would have been the answer to
-// the next request. body is that a request before had one: then the server does not read bodies as such, and for a minute no
-// connection is kept after one. Otherwise none is kept at all.
+// Distrust notes that the server has sent bytes that belong to no request. A moment later, they would have been taken for the answer to the
+// next one. For a minute no connection is kept; if body is set, as the request before had one and its bytes may have been taken for a
+// request, none is kept after a request with a body.
 func (e *Endpoint) Distrust(now time.Time, body bool) {
 	until := &e.soloUntil
 	if body {
@@ -170,7 +170,7 @@ func (c *Conn) Keep(now time.Time, promise time.Duration) {
 			e.Distrust(now, c.reserved || !c.ready.IsZero())
 		}
 		if said != nothing {
-			c.close(metrics.ClosedByResponse) // there is more than the response: whose answer would it become?
+			c.close(metrics.ClosedByResponse) // there is more than the response, which the next request would get
 			return
 		}
 	}

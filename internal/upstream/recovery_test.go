@@ -2,8 +2,10 @@ package upstream
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -255,6 +257,7 @@ func TestRecoveryMakesAConnection(t *testing.T) {
 	if err := f.servers[0].Close(); err != nil {
 		t.Fatal(err)
 	}
+	hold(t, address)
 	for range 2 {
 		now := time.Now()
 		ticket, _, _ := f.all.Breaker().Admit(now)
@@ -267,11 +270,28 @@ func TestRecoveryMakesAConnection(t *testing.T) {
 	eventually(t, "a trial has failed", failed.Load)
 	back, err := demo.NewUpstream(demo.UpstreamOptions{Authority: f.authority, Address: address})
 	if err != nil {
-		t.Skip(err) // the port is another's by now
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { back.Close() })
 	eventually(t, "the circuit breaker is closed", func() bool { return f.all.Breaker().State() == breaker.Closed })
 	if idle, _ := f.all.Stats(); idle != 1 {
 		t.Errorf("%d connections are kept, want 1", idle)
+	}
+}
+
+// hold keeps a port from everything but listeners of this test: connections to it are refused until one listens there.
+func hold(t *testing.T, address string) {
+	t.Helper()
+	at := netip.MustParseAddrPort(address)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil { // as net does for listeners
+		t.Fatal(err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}); err != nil {
+		t.Fatal(err)
 	}
 }

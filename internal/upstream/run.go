@@ -39,7 +39,7 @@ type Event struct {
 	Why      metrics.CloseReason // a connection was closed
 }
 
-// Told is who wants to know of Events. Nothing but further events waits for it.
+// Told is where Events go. Only further events wait for it.
 type Told struct {
 	Event   func(Event)
 	Verbose func() bool // whether those for developers are wanted now; nil: never
@@ -104,7 +104,8 @@ func (u *Upstream) tellVerbosely(e Event) {
 }
 
 // Run keeps an Upstream up to date until ctx is done or it is retired: it looks names up, again and again, checks
-// endpoints as Options.Check says, and tries those that get no exchanges. It tells each Event to told, which may be nil. It is called once. All goroutines that it starts have ended when it returns.
+// endpoints as Options.Check says, and tries those that get no exchanges. It passes each Event to told, which may be nil. It is called
+// once. All goroutines that it starts have ended when it returns.
 func (u *Upstream) Run(ctx context.Context, told *Told) {
 	if told != nil && told.Verbose != nil {
 		u.verbose.Store(&told.Verbose)
