@@ -191,7 +191,8 @@ func (e *Endpoint) connectFault(err error) *fault.Fault {
 	case !ok:
 		f := fault.Classify(fault.PhaseConnect, err)
 		if e.o.Proxy != nil && f.Token.Blame() == fault.Upstream && f.Detail == "" && f.Token != fault.ConnectionTimeout {
-			f = f.WithDetail("It was the HTTP proxy on the way to the upstream that could not be reached, or hung up.")
+			f = f.WithDetail("The HTTP proxy on the way to the upstream could not be reached, or hung up.").
+				WithFix("Check the host and port of the upstream's proxy, and look into the log of that proxy.")
 		}
 		return f
 	case refusal.Status == 407:
