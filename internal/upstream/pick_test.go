@@ -590,6 +590,9 @@ func TestBrokenAnswersOfAProxy(t *testing.T) {
 			if fa.Token != c.want || !strings.Contains(fa.Detail+" "+fa.Fix, c.detail) {
 				t.Errorf("fault = %v with %q, want %s with %q", fa, fa.Detail, c.want, c.detail)
 			}
+			if !strings.Contains(fa.ToDo(), "proxy") {
+				t.Errorf("what to do is %q; want it about the proxy", fa.ToDo())
+			}
 		})
 	}
 }
