@@ -30,7 +30,7 @@ follow() {
   (
     cd "$site"
     sudo() { "$@"; }
-    apt() { command apt -qq -y -o Dpkg::Use-Pty=0 "$@"; } # nobody is there to say yes
+    apt() { command apt -qq -y -o Dpkg::Use-Pty=0 "$@"; } # no prompt can be answered
     source /root/block
   )
 }
