@@ -4,6 +4,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mtls-proxy/mtls-proxy/internal/fault"
 )
@@ -154,27 +155,69 @@ func TestAllowedHostsAreAskedForAgain(t *testing.T) {
 
 // A browser on this host reaches every address of it.
 func TestBrowserGuardOnOtherAddressesOfThisHost(t *testing.T) {
+	check := func(t *testing.T, ln net.Listener, named net.IP) {
+		k := start(t, setup{})
+		k.serve("http", ln)
+		address := ln.Addr().String()
+		_, port, err := net.SplitHostPort(address)
+		k.must(err)
+		host := net.JoinHostPort(named.String(), port)
+		ask := func(fields string) answer {
+			return k.connect("tcp", address).send("GET / HTTP/1.1\r\nHost: " + host + "\r\n" + fields + "\r\n").answer()
+		}
+		ask("").ok(k)
+		ask("Sec-Fetch-Site: cross-site\r\n").problem(k, fault.BrowserRequestDenied)
+		k.connect("tcp", address).send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n").answer().problem(k, fault.HostNotAllowed)
+	}
+	listen := func(t *testing.T, ip net.IP) net.Listener {
+		ln, err := net.Listen("tcp", net.JoinHostPort(ip.String(), "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ln
+	}
+	t.Run("as the kernel shows them", func(t *testing.T) {
+		ip := net.IPv4(192, 0, 2, 1)
+		check(t, renamed{listen(t, net.IPv4(127, 0, 0, 1)).(*net.TCPListener), ip}, ip)
+	})
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range addresses {
-		ip, ok := a.(*net.IPNet)
-		if !ok || ip.IP.IsLoopback() || ip.IP.IsLinkLocalUnicast() {
-			continue
+		if ip, ok := a.(*net.IPNet); ok && !ip.IP.IsLoopback() && !ip.IP.IsLinkLocalUnicast() {
+			t.Run(ip.IP.String(), func(t *testing.T) { check(t, listen(t, ip.IP), ip.IP) })
+			return
 		}
-		k := start(t, setup{})
-		ln, err := net.Listen("tcp", net.JoinHostPort(ip.IP.String(), "0"))
-		k.must(err)
-		k.serve("http", ln)
-		address := ln.Addr().String()
-		ask := func(fields string) answer {
-			return k.connect("tcp", address).send("GET / HTTP/1.1\r\nHost: " + address + "\r\n" + fields + "\r\n").answer()
-		}
-		ask("").ok(k)
-		ask("Sec-Fetch-Site: cross-site\r\n").problem(k, fault.BrowserRequestDenied)
-		k.connect("tcp", address).send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n").answer().problem(k, fault.HostNotAllowed)
-		return
 	}
-	t.Log("this host has no address but loopback: nothing was tested")
+}
+
+// renamed is a listener whose connections seem to lead from ip to ip.
+type renamed struct {
+	tcp *net.TCPListener
+	ip  net.IP
+}
+
+func (r renamed) Accept() (net.Conn, error) {
+	c, err := r.tcp.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return renamedConn{c.(*net.TCPConn), r.ip}, nil
+}
+
+func (r renamed) Addr() net.Addr                { return r.tcp.Addr() }
+func (r renamed) Close() error                  { return r.tcp.Close() }
+func (r renamed) SetDeadline(t time.Time) error { return r.tcp.SetDeadline(t) }
+
+type renamedConn struct {
+	*net.TCPConn
+	ip net.IP
+}
+
+func (c renamedConn) LocalAddr() net.Addr  { return c.as(c.TCPConn.LocalAddr()) }
+func (c renamedConn) RemoteAddr() net.Addr { return c.as(c.TCPConn.RemoteAddr()) }
+
+func (c renamedConn) as(a net.Addr) net.Addr {
+	return &net.TCPAddr{IP: c.ip, Port: a.(*net.TCPAddr).Port}
 }
